@@ -1,0 +1,106 @@
+//! Several netlink requests in one send.
+//!
+//! The kernel works through the messages of one `sendto` in order and answers each failed one, so a whole pod costs one
+//! system call. A batch is not a transaction: a message behind a failed one is still carried out. Whoever builds a
+//! batch must be able to undo all of it.
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+
+/// Requests to be sent together, each with the name of its step for error messages.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    steps: Vec<Step>,
+}
+
+#[derive(Debug)]
+struct Step {
+    name: &'static str,
+    starts_at: usize,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Batch { bytes: Vec::with_capacity(1024), steps: Vec::with_capacity(8) }
+    }
+
+    /// Adds a request. `step` says in an operator's words what it does ("add the host route"). `flags` come on top of
+    /// `NLM_F_REQUEST`.
+    pub fn push(&mut self, step: &'static str, message: RouteNetlinkMessage, flags: u16) {
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = NLM_F_REQUEST | flags;
+        // The sequence number is the step's place in the batch, from 1; 0 would look like a notification.
+        message.header.sequence_number = u32::try_from(self.steps.len()).unwrap_or(u32::MAX).saturating_add(1);
+        message.finalize();
+        let starts_at = self.bytes.len();
+        self.bytes.resize(starts_at + message.buffer_len(), 0);
+        if let Some(space) = self.bytes.get_mut(starts_at..) {
+            message.serialize(space);
+        }
+        // Netlink wants messages at multiples of four.
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        self.steps.push(Step { name: step, starts_at });
+    }
+
+    /// How many requests it holds.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The bytes to send, with an acknowledgement asked for the last request only: errors are answered anyway, and each
+    /// acknowledgement spared is a socket buffer spared.
+    pub(crate) fn into_bytes(mut self) -> (Vec<u8>, Vec<&'static str>) {
+        const FLAGS_OFFSET: usize = 6;
+        if let Some(last) = self.steps.last()
+            && let Some(flags) = self.bytes.get_mut(last.starts_at + FLAGS_OFFSET..last.starts_at + FLAGS_OFFSET + 2)
+            && let [low, high] = flags
+        {
+            let with_ack = u16::from_ne_bytes([*low, *high]) | NLM_F_ACK;
+            [*low, *high] = with_ack.to_ne_bytes();
+        }
+        (self.bytes, self.steps.into_iter().map(|step| step.name).collect())
+    }
+}
+
+/// One answer of the kernel, taken apart.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The request with this sequence number was carried out.
+    Acknowledged(u32),
+    /// The request with this sequence number failed with this (positive) errno.
+    Failed(u32, i32),
+    /// An object that was asked for.
+    Object(RouteNetlinkMessage),
+    /// The end of a dump.
+    Done,
+    /// Nothing of interest.
+    Noise,
+}
+
+/// Takes a datagram from the kernel apart.
+pub(crate) fn parse_answers(mut datagram: &[u8]) -> Result<Vec<Answer>, netlink_packet_core::DecodeError> {
+    let mut answers = Vec::with_capacity(1);
+    while datagram.len() >= 16 {
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram)?;
+        let length = usize::try_from(message.header.length).unwrap_or(usize::MAX).next_multiple_of(4);
+        let sequence = message.header.sequence_number;
+        answers.push(match message.payload {
+            NetlinkPayload::Error(error) => match error.code {
+                None => Answer::Acknowledged(sequence),
+                Some(code) => Answer::Failed(sequence, code.get().saturating_abs()),
+            },
+            NetlinkPayload::InnerMessage(object) => Answer::Object(object),
+            NetlinkPayload::Done(_) => Answer::Done,
+            _ => Answer::Noise,
+        });
+        datagram = datagram.get(length.max(16)..).unwrap_or_default();
+    }
+    Ok(answers)
+}

@@ -1,0 +1,20 @@
+//! Kernel networking as Dotfour's daemon and rig need it: batched netlink, veth links, addresses, routes, neighbours
+//! and network namespaces.
+//!
+//! A [`Batch`] collects messages and a [`Socket`] sends them in one system call; what goes into a batch is said in
+//! [`link`], [`address`], [`route`] and [`neighbour`]. The crate knows no policy: not which address is whose, nor what
+//! a pod should look like. Everything here blocks, and none of it reads the clock.
+
+pub mod address;
+pub mod batch;
+pub mod link;
+pub mod mac;
+pub mod neighbour;
+pub mod netns;
+pub mod route;
+pub mod socket;
+
+pub use batch::Batch;
+pub use mac::Mac;
+pub use netns::Netns;
+pub use socket::{KernelError, Socket};

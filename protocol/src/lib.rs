@@ -1,0 +1,29 @@
+//! The words that the plugin (`dotfour`) and the node daemon (`dotfour-ipamd`) exchange.
+//!
+//! One call is one JSON message each way over a `SOCK_SEQPACKET` unix socket; the pod's network namespace travels
+//! beside an ADD as a file descriptor (`SCM_RIGHTS`). This crate owns the types and the bytes. It opens nothing,
+//! reads no clock and knows no policy, and it needs no `std`, because the plugin has none.
+//!
+//! Compatibility: a reader ignores members it does not know, and a member added later has a default, so that a plugin
+//! one version older or newer keeps working. [`VERSION`] moves only when that is impossible.
+
+#![no_std]
+
+extern crate alloc;
+
+pub mod cause;
+pub mod frame;
+pub mod key;
+pub mod message;
+
+pub use cause::{Cause, Failure};
+pub use key::{AttachmentKey, PodName};
+pub use message::{
+    Add, Attachment, AttachmentStatus, Call, Del, NodeStatus, PodAddress, PoolCounts, Reply, Request, Route, Status,
+};
+
+/// The version of the messages in this crate, sent in every [`Request`].
+pub const VERSION: u16 = 1;
+
+/// The default path of the daemon's socket.
+pub const DEFAULT_SOCKET: &str = "/run/dotfour/ipamd.sock";

@@ -1,0 +1,167 @@
+//! The messages: what a plugin or `dotfourctl` asks, and what the daemon answers.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{AttachmentKey, Failure, PodName};
+
+/// What is asked of the daemon. The envelope stays readable over versions; see [`crate::frame::decode_request`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`crate::VERSION`] of the sender.
+    pub version: u16,
+    /// The call itself.
+    pub call: Call,
+}
+
+impl Request {
+    /// A request of this crate's version.
+    pub fn new(call: Call) -> Self {
+        Request { version: crate::VERSION, call }
+    }
+}
+
+/// One call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Call {
+    /// Attach a pod. Exactly one descriptor, the pod's network namespace, comes with it.
+    Add(Add),
+    /// Detach a pod.
+    Del(Del),
+    /// Report the daemon's state.
+    Status(Status),
+}
+
+/// CNI ADD. Repeating it for a live key gives the same answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Add {
+    /// Whose attachment it is.
+    pub key: AttachmentKey,
+    /// The pod's name, where the runtime gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodName>,
+}
+
+/// CNI DEL. Repeating it, or asking for a key that nobody knows, succeeds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Del {
+    /// Whose attachment it is.
+    pub key: AttachmentKey,
+}
+
+/// A question about the daemon's state. The list of attachments comes in pages, so that any number of pods fits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// List the attachments behind this address; from the first on where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<IpAddr>,
+}
+
+/// What the daemon answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// To [`Call::Add`]: the pod is wired.
+    Attached(Attachment),
+    /// To [`Call::Del`]: nothing of the attachment is in use any more.
+    Detached,
+    /// To [`Call::Status`].
+    Status(NodeStatus),
+    /// To any call that failed.
+    Failed(Failure),
+}
+
+/// A wired pod, with all that a CNI result says about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Name of the link on the node.
+    pub host_ifname: String,
+    /// MAC address of the link on the node, as colon-separated hex.
+    pub host_mac: String,
+    /// MAC address of the link in the pod.
+    pub pod_mac: String,
+    /// MTU of both links, in bytes.
+    pub mtu: u32,
+    /// The pod's addresses, at most one of each family.
+    pub addresses: Vec<PodAddress>,
+    /// The pod's routes.
+    pub routes: Vec<Route>,
+}
+
+/// One address of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodAddress {
+    /// The address, with the prefix length the pod's interface has (32 or 128 in azure mode).
+    pub address: IpNet,
+    /// The pod's gateway for this family.
+    pub gateway: IpAddr,
+}
+
+/// One route of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Destination.
+    pub dst: IpNet,
+    /// Next hop; absent for a route to the link itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gw: Option<IpAddr>,
+}
+
+/// The daemon's state, for `dotfourctl status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The daemon's own version.
+    pub version: String,
+    /// `azure` or `kubenet`.
+    pub mode: String,
+    /// The kind of the address source.
+    pub source: String,
+    /// The NIC that carries the pods' addresses.
+    pub nic: String,
+    /// The NIC's own (primary) IPv4 address.
+    pub node_address: IpAddr,
+    /// How many addresses are in which state.
+    pub pool: PoolCounts,
+    /// One page of the attachments, ordered by first address.
+    pub attachments: Vec<AttachmentStatus>,
+    /// Whether more attachments follow behind the last of this page.
+    pub more: bool,
+}
+
+/// One attachment, for `dotfourctl status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentStatus {
+    /// Whose it is.
+    pub key: AttachmentKey,
+    /// The pod's name, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodName>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Name of its link on the node.
+    pub host_ifname: String,
+}
+
+/// How many pod addresses are in which state. The six states always add up to `total`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolCounts {
+    /// All addresses of the pool.
+    pub total: usize,
+    /// Free to be assigned now.
+    pub free: usize,
+    /// Held by a pod.
+    pub assigned: usize,
+    /// Released, and not to be used again before the cool-down ends.
+    pub cooling: usize,
+    /// Kept out on purpose.
+    pub reserved: usize,
+    /// On their way back to Azure.
+    pub releasing: usize,
+    /// Found in a state that nobody can explain; never assigned.
+    pub quarantined: usize,
+}

@@ -1,1 +1,115 @@
-//! plugin
+//! Dotfour's CNI plugin as a library: everything but the entry of the program, which is in `start/`.
+//!
+//! The plugin is a postman. It reads what the runtime says ([`environment`], [`netconf`]), makes one call to the node
+//! daemon ([`call`]) and prints the answer as the CNI specification has it ([`result`]). It keeps no state, touches no
+//! network and knows no policy. It needs no `std`: half of what a small program costs is the start-up of its libc.
+//!
+//! Specification: CNI 1.1.0 (SPEC.md, sections 2 "Execution Protocol" and 5 "Result Types"), and the result formats
+//! back to 0.3.0. Served are ADD, DEL and VERSION.
+
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod answer;
+pub mod call;
+pub mod environment;
+mod members;
+pub mod netconf;
+mod quoted;
+pub mod result;
+mod stdio;
+pub mod version;
+
+use alloc::vec::Vec;
+
+use dotfour_protocol::{Add, AttachmentKey, Call, Del, Failure, Request};
+use rustix::fd::BorrowedFd;
+
+use crate::answer::Answer;
+use crate::environment::{Command, Environment};
+use crate::netconf::NetConf;
+use crate::version::CniVersion;
+
+/// Serves one execution of the plugin and returns its exit status: 0, or 1 after a failure, which is then the one
+/// object on `stdout`. What there is to print goes out in one write. If it cannot be written, nobody is there to be
+/// told, and the status says it alone.
+///
+/// The variables are `(name, value)` pairs in the order of the process's environment.
+pub fn run<'a>(
+    variables: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    stdin: BorrowedFd<'_>,
+    stdout: BorrowedFd<'_>,
+) -> i32 {
+    let (answer, status) = answer(&Environment::collect(variables), stdin);
+    match stdio::write(stdout, &answer) {
+        Ok(()) => status,
+        Err(_) => 1,
+    }
+}
+
+/// What to print, and the exit status.
+fn answer(environment: &Environment<'_>, stdin: BorrowedFd<'_>) -> (Vec<u8>, i32) {
+    // The command comes first, so that somebody who runs the plugin by hand is told, and not waited for.
+    let input = match environment.command().and_then(|_| stdio::read(stdin)) {
+        Ok(input) => input,
+        Err(failure) => return (result::failed(CniVersion::NEWEST, &failure), 1),
+    };
+    match serve(environment, &input) {
+        Ok(answer) => (answer, 0),
+        Err(failure) => (result::failed(netconf::version_of(&input), &failure), 1),
+    }
+}
+
+fn serve(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> {
+    match environment.command()? {
+        Command::Add => add(environment, input),
+        Command::Del => del(environment, input),
+        Command::Version => result::versions(&netconf::version_asked(input)?),
+    }
+}
+
+fn add(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> {
+    let variables = environment.for_add()?;
+    let config = NetConf::parse(input)?;
+    let namespace = call::open_namespace(variables.netns)?;
+    let request = Request::new(Call::Add(Add {
+        key: AttachmentKey {
+            network: config.name.clone().into_owned(),
+            container_id: variables.container_id.into(),
+            ifname: variables.ifname.into(),
+        },
+        pod: variables.pod,
+    }));
+    match call::call(&config.socket, &request, Some(&namespace), call::ADD_DEADLINE)? {
+        Answer::Attached(attachment) => {
+            result::attached(config.version, &attachment, variables.ifname, variables.netns, config.dns)
+        }
+        Answer::Failed(failure) => Err(failure),
+        Answer::Detached => Err(unexpected_reply()),
+    }
+}
+
+fn del(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> {
+    let variables = environment.for_del()?;
+    let config = NetConf::parse(input)?;
+    let request = Request::new(Call::Del(Del {
+        key: AttachmentKey {
+            network: config.name.into_owned(),
+            container_id: variables.container_id.into(),
+            ifname: variables.ifname.into(),
+        },
+    }));
+    match call::call(&config.socket, &request, None, call::DEL_DEADLINE)? {
+        Answer::Detached => Ok(Vec::new()),
+        Answer::Failed(failure) => Err(failure),
+        Answer::Attached(_) => Err(unexpected_reply()),
+    }
+}
+
+fn unexpected_reply() -> Failure {
+    call::mismatch("the daemon's reply is to another call than the one made")
+}
+
+#[cfg(test)]
+mod tests;

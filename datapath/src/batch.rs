@@ -6,6 +6,7 @@
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
+use rustix::io::Errno;
 
 /// Requests to be sent together, each with the name of its step for error messages.
 #[derive(Debug, Default)]
@@ -14,9 +15,11 @@ pub struct Batch {
     steps: Vec<Step>,
 }
 
+/// One request of a batch, as its answer is judged.
 #[derive(Debug)]
-struct Step {
-    name: &'static str,
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) tolerated: Option<Errno>,
     starts_at: usize,
 }
 
@@ -41,7 +44,15 @@ impl Batch {
         }
         // Netlink wants messages at multiples of four.
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-        self.steps.push(Step { name: step, starts_at });
+        self.steps.push(Step { name: step, tolerated: None, starts_at });
+    }
+
+    /// Lets the kernel refuse the request added last for one reason, which then counts as success. For requests whose
+    /// goal is reached already: deleting what is gone, adding what is there.
+    pub fn tolerate(&mut self, errno: Errno) {
+        if let Some(last) = self.steps.last_mut() {
+            last.tolerated = Some(errno);
+        }
     }
 
     /// How many requests it holds.
@@ -56,7 +67,7 @@ impl Batch {
 
     /// The bytes to send, with an acknowledgement asked for the last request only: errors are answered anyway, and each
     /// acknowledgement spared is a socket buffer spared.
-    pub(crate) fn into_bytes(mut self) -> (Vec<u8>, Vec<&'static str>) {
+    pub(crate) fn into_bytes(mut self) -> (Vec<u8>, Vec<Step>) {
         const FLAGS_OFFSET: usize = 6;
         if let Some(last) = self.steps.last()
             && let Some(flags) = self.bytes.get_mut(last.starts_at + FLAGS_OFFSET..last.starts_at + FLAGS_OFFSET + 2)
@@ -65,7 +76,7 @@ impl Batch {
             let with_ack = u16::from_ne_bytes([*low, *high]) | NLM_F_ACK;
             [*low, *high] = with_ack.to_ne_bytes();
         }
-        (self.bytes, self.steps.into_iter().map(|step| step.name).collect())
+        (self.bytes, self.steps)
     }
 }
 

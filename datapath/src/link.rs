@@ -65,6 +65,8 @@ pub struct LinkChange<'a> {
     pub alias: Option<&'a str>,
     /// New group.
     pub group: Option<u32>,
+    /// Index of a new master; 0 takes the link out of the one it has.
+    pub master: Option<u32>,
     /// IPv4 settings of the link.
     pub ipv4: &'a [(Ipv4Setting, u32)],
 }
@@ -117,6 +119,18 @@ impl Batch {
         self.push(step, RouteNetlinkMessage::NewLink(near), NLM_F_CREATE | NLM_F_EXCL);
     }
 
+    /// Makes a bridge, set up. Its MAC address is the one given and not, as the kernel's default is, whichever is lowest
+    /// among its ports. A taken name is refused with `EEXIST`.
+    pub fn create_bridge(&mut self, step: &'static str, name: &str, mac: Mac) {
+        let mut message = LinkMessage::default();
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+        self.push(step, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL);
+    }
+
     /// Changes a link in place. A link that is not there is refused with `ENODEV`.
     pub fn change_link(&mut self, step: &'static str, link: LinkId<'_>, change: &LinkChange<'_>) {
         let mut message = address_link(link);
@@ -127,6 +141,7 @@ impl Batch {
         message.attributes.extend(change.name.map(|name| LinkAttribute::IfName(name.to_owned())));
         message.attributes.extend(change.alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
         message.attributes.extend(change.group.map(LinkAttribute::Group));
+        message.attributes.extend(change.master.map(LinkAttribute::Controller));
         if !change.ipv4.is_empty() {
             message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![ipv4(change.ipv4)])]));
         }

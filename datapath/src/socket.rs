@@ -87,7 +87,7 @@ impl Socket {
             return Ok(());
         }
         let (bytes, steps) = batch.into_bytes();
-        let first_step = steps.first().copied().unwrap_or("talk to the kernel");
+        let first_step = steps.first().map_or("talk to the kernel", |step| step.name);
         let failed = |source: Errno| KernelError::Socket { step: first_step, source: source.into() };
         let sent = send(&self.fd, &bytes, SendFlags::empty()).map_err(failed)?;
         if sent != bytes.len() {
@@ -109,9 +109,12 @@ impl Socket {
                     }
                     Answer::Failed(sequence, code) => {
                         let place = usize::try_from(sequence).unwrap_or_default();
-                        let step = place.checked_sub(1).and_then(|i| steps.get(i)).copied().unwrap_or(first_step);
                         let errno = Errno::from_raw_os_error(code);
-                        first_error.get_or_insert(KernelError::Refused { step, errno });
+                        let step = place.checked_sub(1).and_then(|i| steps.get(i));
+                        if step.is_none_or(|step| step.tolerated != Some(errno)) {
+                            let step = step.map_or(first_step, |step| step.name);
+                            first_error.get_or_insert(KernelError::Refused { step, errno });
+                        }
                         place == steps.len()
                     }
                     Answer::Acknowledged(sequence) => usize::try_from(sequence).is_ok_and(|n| n == steps.len()),

@@ -122,6 +122,35 @@ fn a_group_is_deleted_at_once_and_others_stay() {
 }
 
 #[test]
+fn a_port_of_a_bridge_names_its_master_and_leaves_the_bridge_its_own_mac() {
+    let (node, other) = (netns(), netns());
+    node.run(|| {
+        let mut socket = Socket::open().unwrap();
+        let mut batch = Batch::new();
+        batch.create_bridge("create the bridge", "br0", HOST_MAC);
+        let twin = VethEnd { name: "twin", mac: Some(POD_MAC), index: None };
+        batch.create_veth("create the pair", &VethPair { near: twin, ..pair(&other, 5) });
+        socket.run(batch).unwrap();
+
+        let bridge = socket.link(LinkId::Name("br0")).unwrap().unwrap();
+        let enslave = LinkChange { master: Some(bridge.index), ..LinkChange::default() };
+        let mut batch = Batch::new();
+        batch.change_link("enslave", LinkId::Name("twin"), &enslave);
+        socket.run(batch).unwrap();
+        assert_eq!(socket.link(LinkId::Name("twin")).unwrap().unwrap().master, Some(bridge.index));
+        let bridge = socket.link(LinkId::Name("br0")).unwrap().unwrap();
+        assert_eq!((bridge.mac, bridge.up, bridge.kind.as_deref()), (Some(HOST_MAC), true, Some("bridge")));
+
+        let mut batch = Batch::new();
+        let free = LinkChange { master: Some(0), ..LinkChange::default() };
+        batch.change_link("free", LinkId::Name("twin"), &free);
+        socket.run(batch).unwrap();
+        assert_eq!(socket.link(LinkId::Name("twin")).unwrap().unwrap().master, None);
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_route_is_deleted_only_by_its_owner() {
     let (node, pod) = (netns(), netns());
     node.run(|| {

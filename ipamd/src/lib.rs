@@ -1,1 +1,24 @@
-//! ipamd
+//! Dotfour's node daemon: it owns the node's pod addresses and is the only writer of its pod networking.
+//!
+//! A tour, in the order in which a pod meets the parts:
+//!
+//! - [`config`] is the YAML file, checked; [`daemon`] is the life of the process from start to end.
+//! - [`source`] says which addresses the NIC carries; [`kernel`] says what the node looks like; [`nic`] matches the two.
+//! - [`pool`] is pure: which address is in which state, and whose. [`recover`] fills it from the kernel after a restart.
+//! - [`server`] takes calls from the plugin; [`verbs`] has one file for each; [`wiring`] makes and unmakes a pod's links.
+//! - [`errors`] turns what went wrong into what an operator reads.
+//!
+//! Invariants: the pool is never locked over IO or a kernel call; an assigned address never leaves the pool; one call at a
+//! time works on an attachment; only [`wiring`] changes pod networking.
+
+pub mod config;
+pub mod daemon;
+pub mod errors;
+pub mod kernel;
+pub mod nic;
+pub mod pool;
+pub mod recover;
+pub mod server;
+pub mod source;
+pub mod verbs;
+pub mod wiring;

@@ -1,1 +1,39 @@
-//! rig
+//! A virtual Azure VNet on one machine: a fabric that obeys Azure's rules, nodes with NICs, and a container runtime's
+//! calls, all in namespaces that vanish with the program.
+//!
+//! The parts, from the outside in:
+//!
+//! - [`sandbox`] puts a program into user, mount, network and process namespaces of its own, so that nothing it makes
+//!   can touch the machine or outlive it. A program that uses the rig calls [`sandbox::enter`] first thing in `main`.
+//! - [`place`] says where in there files and named namespaces go.
+//! - [`vnet`] is the VNet: which address is on which NIC. It keeps the [`fabric`], which moves packets, and the
+//!   [`azure`] services, which answer the nodes, in step.
+//! - [`node`] is a virtual machine with a NIC, [`daemon`] runs `dotfour-ipamd` on it, [`pod`] is a pod's namespace, and
+//!   [`runtime`] calls CNI plugins for it exactly as libcni does.
+//! - [`probe`] sends packets from inside any namespace and says what came back.
+//!
+//! Nothing here ships to a node, and the rig knows nothing of Dotfour's insides: what Azure would refuse, it refuses
+//! to whoever asks.
+
+pub mod azure;
+pub mod daemon;
+pub mod demo;
+pub mod error;
+pub mod fabric;
+pub mod node;
+pub mod place;
+pub mod pod;
+pub mod probe;
+mod program;
+pub mod runtime;
+pub mod sandbox;
+pub mod up;
+pub mod vnet;
+
+pub use daemon::{Daemon, DaemonConfig};
+pub use error::RigError;
+pub use node::{Node, NodeConfig};
+pub use place::Place;
+pub use pod::Pod;
+pub use runtime::{Network, Runtime};
+pub use vnet::{Vnet, VnetConfig};

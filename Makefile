@@ -1,0 +1,43 @@
+# Everything a developer does with Dotfour. `make` alone lists the targets.
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test bench deps deps-demo deps-test
+
+CARGO ?= cargo
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+RIG := $(TARGET)/release/dotfour-rig
+
+# Test programs run one by one in the rig's sandbox: namespaces of their own, as root of them, whoever calls `make`.
+IN_SANDBOX := --config "target.'cfg(unix)'.runner = ['$(RIG)', 'sandbox', '--']"
+# A container runtime needs the real root. Only the finished test programs get it, not cargo.
+ifneq ($(shell id -u),0)
+AS_ROOT := --config "target.'cfg(unix)'.runner = 'sudo'"
+endif
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# The programs by name, so that what only tests need is not built. The plugin on its own: cargo unites the features of
+# all that it builds at once, and the others' `std` would end up in the program that has none.
+build: ## build the four programs into target/release
+	$(CARGO) build --release --locked -p dotfour-ipamd -p dotfour-ctl -p dotfour-rig
+	$(CARGO) build --release --locked -p dotfour
+
+demo: deps-demo build ## show pods on two nodes of a virtual VNet; all of it is gone afterwards
+	@$(RIG) demo
+
+test: deps-test build ## run all tests, those with a real container runtime too
+	$(CARGO) test --locked $(IN_SANDBOX) --workspace --exclude dotfour --exclude dotfour-e2e
+	$(CARGO) test --locked -p dotfour-e2e $(AS_ROOT)
+
+bench: ## measure the hot path with criterion
+	$(CARGO) bench --locked -p dotfour-benches
+
+deps: ## install the Debian packages that are missing for demo and test
+	@scripts/install-deps
+
+deps-demo:
+	@scripts/install-deps demo
+
+deps-test:
+	@scripts/install-deps test

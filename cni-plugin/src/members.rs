@@ -1,0 +1,137 @@
+//! JSON read member by member, on top of serde_json.
+//!
+//! The plugin looks at a dozen members and passes by the rest. Derived readers for them would be half of the program;
+//! this one is a page, and can say in plain words which member is wrong.
+
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::fmt;
+use core::str::FromStr;
+
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Called with each member of an object in turn, or each element of an array. Of a member that comes twice the last
+/// one counts, as it does in Go. The error is a sentence for an operator.
+pub(crate) type Each<'f, 'a> = &'f mut dyn FnMut(Value<'_, 'a>) -> Result<(), String>;
+
+/// A JSON value that is known to be well-formed and not looked into yet.
+#[derive(Clone, Copy)]
+pub(crate) struct Value<'n, 'a> {
+    /// The name of the member it is the value of; an element has that of its array.
+    pub(crate) name: &'n str,
+    pub(crate) raw: &'a RawValue,
+}
+
+/// Reads a whole text as one object.
+pub(crate) fn members<'a>(json: &'a [u8], each: Each<'_, 'a>) -> Result<(), String> {
+    walk(json, None, each)
+}
+
+impl<'n, 'a> Value<'n, 'a> {
+    /// The members of an object. None of `null`, which is how Go writes what is not there.
+    pub(crate) fn members(self, each: Each<'_, 'a>) -> Result<(), String> {
+        if !self.raw.get().starts_with('{') {
+            return self.absent("an object");
+        }
+        walk(self.raw.get().as_bytes(), None, each)
+    }
+
+    /// The elements of an array. None of `null`.
+    pub(crate) fn elements(self, each: Each<'_, 'a>) -> Result<(), String> {
+        if !self.raw.get().starts_with('[') {
+            return self.absent("an array");
+        }
+        walk(self.raw.get().as_bytes(), Some(self.name), each)
+    }
+
+    /// The text of a string, or nothing of `null`.
+    pub(crate) fn text(self) -> Result<Option<Cow<'a, str>>, String> {
+        let raw = self.raw.get();
+        match raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
+            None => self.absent("a string").map(|()| None),
+            Some(plain) if !plain.contains('\\') => Ok(Some(Cow::Borrowed(plain))),
+            // What still can be wrong is half of a surrogate pair.
+            Some(_) => match serde_json::from_slice(raw.as_bytes()) {
+                Ok(text) => Ok(Some(Cow::Owned(text))),
+                Err(e) => Err(format!("{} is not text: {e}", self.name)),
+            },
+        }
+    }
+
+    /// What the text of a string says: an address, for instance.
+    pub(crate) fn parsed<T: FromStr>(self, what: &str) -> Result<Option<T>, String> {
+        match self.text()? {
+            None => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| self.must_be(what)),
+        }
+    }
+
+    /// A whole number.
+    pub(crate) fn number(self) -> Result<u32, String> {
+        self.raw.get().parse().map_err(|_| self.must_be("a whole number"))
+    }
+
+    fn absent(self, expected: &str) -> Result<(), String> {
+        if self.raw.get() == "null" { Ok(()) } else { Err(self.must_be(expected)) }
+    }
+
+    fn must_be(self, expected: &str) -> String {
+        format!("{} must be {expected}", self.name)
+    }
+}
+
+/// Goes through an object, or through the array of that name.
+fn walk<'a>(json: &'a [u8], array: Option<&str>, each: Each<'_, 'a>) -> Result<(), String> {
+    let mut fault = None;
+    let walk = Walk { array, each, fault: &mut fault };
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let walked = match array {
+        None => deserializer.deserialize_map(walk),
+        Some(_) => deserializer.deserialize_seq(walk),
+    };
+    walked.and_then(|()| deserializer.end()).map_err(|e| fault.unwrap_or_else(|| e.to_string()))
+}
+
+struct Walk<'f, 'a> {
+    array: Option<&'f str>,
+    each: Each<'f, 'a>,
+    /// Why `each` wants to stop. serde_json's own error would add a place in a text that may be part of another.
+    fault: &'f mut Option<String>,
+}
+
+impl<'a> Walk<'_, 'a> {
+    fn visit<E: Error>(&mut self, name: &str, raw: &'a RawValue) -> Result<(), E> {
+        (self.each)(Value { name, raw }).map_err(|fault| {
+            *self.fault = Some(fault);
+            E::custom("stopped")
+        })
+    }
+}
+
+impl<'a> Visitor<'a> for Walk<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<String>()? {
+            self.visit(&name, map.next_value()?)?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(mut self, mut array: A) -> Result<(), A::Error> {
+        let name = self.array.unwrap_or_default();
+        while let Some(raw) = array.next_element()? {
+            self.visit(name, raw)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

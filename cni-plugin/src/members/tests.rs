@@ -1,0 +1,85 @@
+use proptest::prelude::*;
+use serde_json::{Map, Value as Tree};
+
+use super::*;
+
+fn collect(json: &[u8]) -> Result<Map<String, Tree>, String> {
+    let mut map = Map::new();
+    members(json, &mut |value| {
+        let tree = serde_json::from_str(value.raw.get()).map_err(|e| e.to_string())?;
+        map.insert(value.name.to_owned(), tree);
+        Ok(())
+    })?;
+    Ok(map)
+}
+
+fn tree() -> impl Strategy<Value = Tree> {
+    let leaf = prop_oneof![
+        Just(Tree::Null),
+        any::<bool>().prop_map(Tree::from),
+        any::<i64>().prop_map(Tree::from),
+        any::<f64>().prop_map(Tree::from),
+        ".*".prop_map(Tree::from),
+    ];
+    leaf.prop_recursive(4, 32, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Tree::from),
+            proptest::collection::btree_map(".*", inner, 0..4).prop_map(Tree::from_iter),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn an_object_has_the_members_that_serde_json_finds(map in proptest::collection::btree_map(".*", tree(), 0..6)) {
+        let json = serde_json::to_vec(&map).unwrap();
+        let expected: Map<String, Tree> = serde_json::from_slice(&json).unwrap();
+        prop_assert_eq!(collect(&json).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_text_is_the_one_that_serde_json_reads(text in ".*") {
+        let json = serde_json::to_vec(&Map::from_iter([("t".to_owned(), Tree::from(text.clone()))])).unwrap();
+        members(&json, &mut |value| {
+            assert_eq!(value.text().unwrap().unwrap(), text);
+            Ok(())
+        }).unwrap();
+    }
+
+    #[test]
+    fn what_serde_json_refuses_is_refused(at in 0..24_usize, with in "[\\x00-\\x7f]{0,3}") {
+        let mut json = r#"{"a":[1,{}],"b":"\u00e9"}"#.to_owned();
+        json.replace_range(at..=at, &with);
+        prop_assert_eq!(collect(json.as_bytes()).ok(), serde_json::from_str(&json).ok(), "{}", json);
+    }
+}
+
+#[test]
+fn the_elements_of_an_array_carry_its_name() {
+    let mut seen = Vec::new();
+    members(br#"{"list":["a",7,"\n"],"none":null}"#, &mut |list| {
+        list.elements(&mut |element| {
+            seen.push((element.name.to_owned(), element.text().map(|text| text.map(Cow::into_owned))));
+            Ok(())
+        })
+    })
+    .unwrap();
+    let read = |text: &str| ("list".to_owned(), Ok(Some(text.to_owned())));
+    assert_eq!(seen, [read("a"), ("list".to_owned(), Err("list must be a string".to_owned())), read("\n")]);
+}
+
+#[test]
+fn the_first_fault_ends_the_reading_and_is_what_is_reported() {
+    let mut seen = 0;
+    let fault = members(br#"{"a":1,"b":2,"c":}"#, &mut |member| {
+        seen += 1;
+        if member.name == "b" { Err("b is wrong".to_owned()) } else { Ok(()) }
+    });
+    assert_eq!((fault, seen), (Err("b is wrong".to_owned()), 2));
+}
+
+#[test]
+fn depth_costs_no_stack() {
+    let deep = format!("{{\"a\":{}{}}}", "[".repeat(500_000), "]".repeat(500_000));
+    assert!(members(deep.as_bytes(), &mut |_| Ok(())).is_ok());
+}

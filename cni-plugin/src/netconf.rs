@@ -1,0 +1,171 @@
+//! The network configuration on standard input, read and checked.
+
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::String;
+use core::fmt::Write;
+
+use dotfour_protocol::{Cause, DEFAULT_SOCKET, Failure};
+use serde_json::value::RawValue;
+
+use crate::members::{Value, members};
+use crate::quoted::Quoted;
+use crate::version::CniVersion;
+
+/// The longest path in the address of a unix socket, in bytes: `sun_path` has 108, one of which ends it.
+const MAX_SOCKET: usize = 107;
+
+/// A network configuration, as far as the plugin acts on it. `prevResult` and whatever else it holds is for others.
+#[derive(Debug, Clone)]
+pub struct NetConf<'a> {
+    /// The format the result must have.
+    pub version: CniVersion,
+    /// The network's name, which is part of every attachment's key.
+    pub name: Cow<'a, str>,
+    /// Path of the daemon's socket; absolute, and short enough for a socket's address.
+    pub socket: Cow<'a, str>,
+    /// The object that goes into the result as it is.
+    pub dns: Option<&'a RawValue>,
+}
+
+impl<'a> NetConf<'a> {
+    /// Reads a network configuration.
+    ///
+    /// # Errors
+    /// `invalid-json` if it is not JSON or a member has the wrong type, `incompatible-cni-version`, and
+    /// `invalid-network-config` if a value is missing or cannot be used.
+    pub fn parse(input: &'a [u8]) -> Result<Self, Failure> {
+        let mut conf = Members::default();
+        members(input, &mut |member| conf.take(member)).map_err(invalid_json)?;
+        let Members { version, name, socket, dns } = conf;
+        let version = CniVersion::from_name(version.as_deref().unwrap_or(CniVersion::UNNAMED))
+            .ok_or_else(|| incompatible(version.as_deref()))?;
+        let name = name.unwrap_or_default();
+        if !is_identifier(&name) {
+            return Err(invalid(format!(
+                "name {} must begin with a letter or digit and go on with letters, digits, '_', '.' or '-'",
+                Quoted(&name)
+            )));
+        }
+        let socket = socket.unwrap_or(Cow::Borrowed(DEFAULT_SOCKET));
+        if !socket.starts_with('/') || socket.len() > MAX_SOCKET || socket.contains('\0') {
+            return Err(invalid(format!(
+                "socket {} must be an absolute path of at most {MAX_SOCKET} bytes, and has {}",
+                Quoted(&socket),
+                socket.len()
+            )));
+        }
+        Ok(NetConf { version, name, socket, dns })
+    }
+}
+
+/// The members that count, by type; their values have not been looked at.
+#[derive(Default)]
+struct Members<'a> {
+    version: Option<Cow<'a, str>>,
+    name: Option<Cow<'a, str>>,
+    socket: Option<Cow<'a, str>>,
+    dns: Option<&'a RawValue>,
+}
+
+impl<'a> Members<'a> {
+    fn take(&mut self, member: Value<'_, 'a>) -> Result<(), String> {
+        match member.name {
+            "cniVersion" => self.version = member.text()?,
+            "name" => self.name = member.text()?,
+            "socket" => self.socket = member.text()?,
+            "dns" => self.dns = dns(member)?,
+            // The runtime has used the one to find the program; where releases wait for a daemon that is away, which
+            // is the other, is of no account while it is there.
+            "type" | "spoolDir" => drop(member.text()?),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// `dns`, if it is what a result may have there (SPEC.md 1.1.0, "dns").
+fn dns<'a>(dns: Value<'_, 'a>) -> Result<Option<&'a RawValue>, String> {
+    let text = |value: Value<'_, 'a>| value.text().map(drop);
+    dns.members(&mut |member| match member.name {
+        "nameservers" | "search" | "options" => member.elements(&mut { text }),
+        "domain" => text(member),
+        _ => Ok(()),
+    })?;
+    Ok((dns.raw.get() != "null").then_some(dns.raw))
+}
+
+/// The version an error about this input carries: the one the configuration names, as far as it can be read and is
+/// served, else the newest.
+pub fn version_of(input: &[u8]) -> CniVersion {
+    // Whatever is wrong behind the version does not matter here.
+    let (version, _) = version_member(input);
+    version.and_then(|version| CniVersion::from_name(&version)).unwrap_or(CniVersion::NEWEST)
+}
+
+/// The version that VERSION repeats (SPEC.md 1.1.0, "VERSION"): the one named on input, of which nothing is asked, or
+/// the newest where there is none.
+///
+/// # Errors
+/// `invalid-json` if there is input and it is not a JSON object with a string in this place.
+pub fn version_asked(input: &[u8]) -> Result<Cow<'_, str>, Failure> {
+    let newest = Cow::Borrowed(CniVersion::NEWEST.name());
+    if input.trim_ascii().is_empty() {
+        return Ok(newest);
+    }
+    let (version, read) = version_member(input);
+    read.map_err(invalid_json)?;
+    Ok(version.unwrap_or(newest))
+}
+
+/// `cniVersion`, and whether everything could be read.
+fn version_member(input: &[u8]) -> (Option<Cow<'_, str>>, Result<(), String>) {
+    let mut version = None;
+    let read = members(input, &mut |member| {
+        if member.name == "cniVersion" {
+            version = member.text()?;
+        }
+        Ok(())
+    });
+    (version, read)
+}
+
+/// Whether the specification takes it for a network's name or a container's id (SPEC.md 1.1.0, "name" and
+/// "CNI_CONTAINERID"). Such a name is safe in a path, a link's alias and a log line.
+pub(crate) fn is_identifier(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
+}
+
+fn invalid_json(fault: String) -> Failure {
+    Failure::new(
+        Cause::InvalidJson,
+        format!("standard input is not a network configuration: {fault}"),
+        "correct the network configuration (in /etc/cni/net.d on most nodes)",
+    )
+}
+
+fn invalid(message: String) -> Failure {
+    Failure::new(
+        Cause::InvalidNetworkConfig,
+        message,
+        "correct the network configuration (in /etc/cni/net.d on most nodes)",
+    )
+}
+
+fn incompatible(named: Option<&str>) -> Failure {
+    let mut message = match named {
+        Some(version) => format!("cniVersion {} is not one of", Quoted(version)),
+        None => {
+            format!("the configuration has no cniVersion, which means {}, and that is not one of", CniVersion::UNNAMED)
+        }
+    };
+    for version in CniVersion::SUPPORTED {
+        // Writing to a String cannot fail.
+        let _ = write!(message, " {}", version.name());
+    }
+    Failure::new(Cause::IncompatibleCniVersion, message, "set cniVersion in the network configuration to one of these")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+use super::*;
+
+/// The smallest configuration with these members besides.
+fn with(members: &str) -> String {
+    format!(r#"{{"cniVersion":"1.1.0","name":"azure","type":"dotfour"{members}}}"#)
+}
+
+fn code(input: &str) -> (u32, String) {
+    let failure = NetConf::parse(input.as_bytes()).expect_err(input);
+    assert!(!failure.next_step.is_empty());
+    (failure.code, failure.message)
+}
+
+#[test]
+fn the_least_configuration_gets_the_default_socket() {
+    let input = with("");
+    let conf = NetConf::parse(input.as_bytes()).unwrap();
+    assert_eq!((conf.version, &*conf.name, &*conf.socket), (CniVersion::V1_1_0, "azure", DEFAULT_SOCKET));
+    assert!(conf.dns.is_none());
+}
+
+#[test]
+fn what_is_for_others_is_passed_by() {
+    let input = with(
+        r#","prevResult":{"ips":[{"address":1e999}],"dns":7},"runtimeConfig":{"name":3},"ipam":[[]],
+        "socket":"/a","args":null,"capabilities":{"dns":true}"#,
+    );
+    assert_eq!(NetConf::parse(input.as_bytes()).unwrap().socket, "/a");
+}
+
+#[test]
+fn escapes_are_read_and_null_is_absence() {
+    let input = with(r#","socket":"\/run\u002fx","dns":null,"spoolDir":null"#);
+    let conf = NetConf::parse(input.as_bytes()).unwrap();
+    assert_eq!(conf.socket, "/run/x");
+    assert!(conf.dns.is_none());
+    let input = with(r#","socket":null"#);
+    assert_eq!(NetConf::parse(input.as_bytes()).unwrap().socket, DEFAULT_SOCKET);
+}
+
+#[test]
+fn dns_is_kept_as_it_is_if_a_result_may_have_it() {
+    let dns = r#"{ "nameservers": ["168.63.129.16"], "domain": "x", "search": null, "options": [], "more": 1 }"#;
+    let input = with(&format!(r#","dns":{dns}"#));
+    assert_eq!(NetConf::parse(input.as_bytes()).unwrap().dns.unwrap().get(), dns);
+    for (dns, says) in [
+        ("7", "dns must be an object"),
+        ("[]", "dns must be an object"),
+        (r#"{"nameservers":"1.1.1.1"}"#, "nameservers must be an array"),
+        (r#"{"nameservers":[1]}"#, "nameservers must be a string"),
+        (r#"{"search":[{}]}"#, "search must be a string"),
+        (r#"{"options":{}}"#, "options must be an array"),
+        (r#"{"domain":["x"]}"#, "domain must be a string"),
+    ] {
+        let (code, message) = code(&with(&format!(r#","dns":{dns}"#)));
+        assert_eq!(code, 6, "{dns}");
+        assert!(message.ends_with(says), "{dns}: {message}");
+    }
+}
+
+#[test]
+fn the_wrong_shape_is_code_6() {
+    for input in [
+        "",
+        " ",
+        "null",
+        "7",
+        "\"x\"",
+        "[]",
+        r#"["1.1.0","azure"]"#,
+        "{",
+        r#"{"name""#,
+        "{}x",
+        "{} {}",
+        "{'name':1}",
+        r#"{"cniVersion":1.1}"#,
+        &with(r#","name":5"#),
+        &with(r#","socket":["/x"]"#),
+        &with(r#","type":{}"#),
+        &with(r#","spoolDir":1"#),
+        &with(",\"socket\":\"/\\ud800\""),
+        &with(",\"socket\":\"/\u{1}\""),
+        &with(","),
+    ] {
+        assert_eq!(code(input).0, 6, "{input}");
+    }
+    let failure = NetConf::parse(b"{\"name\":\"\xff\"}").unwrap_err();
+    assert_eq!(failure.code, 6);
+    assert!(code(&with(r#","name":5"#)).1.ends_with(": name must be a string"));
+}
+
+#[test]
+fn a_value_that_cannot_be_used_is_code_7() {
+    for name in ["", "-a", "a b", "a/b", "é", ".."] {
+        let (code, message) = code(&format!(r#"{{"cniVersion":"1.1.0","name":"{name}"}}"#));
+        assert_eq!(code, 7, "{name}");
+        assert!(message.starts_with(&format!("name \"{name}\" must")), "{message}");
+    }
+    assert_eq!(code(r#"{"cniVersion":"1.1.0"}"#).0, 7);
+    let longest = "x".repeat(106);
+    assert!(NetConf::parse(with(&format!(r#","socket":"/{longest}""#)).as_bytes()).is_ok());
+    for socket in ["", "run/x", "@abstract", r"/a\u0000b", &format!("/{longest}x")] {
+        let (code, message) = code(&with(&format!(r#","socket":"{socket}""#)));
+        assert_eq!(code, 7, "{socket}");
+        assert!(message.starts_with("socket "), "{message}");
+    }
+}
+
+#[test]
+fn a_version_that_is_not_served_is_code_1_and_the_message_lists_those_that_are() {
+    for (version, says) in [
+        (r#""cniVersion":"0.2.0","#, "cniVersion \"0.2.0\""),
+        (r#""cniVersion":"9.9.9","#, "cniVersion \"9.9.9\""),
+        (r#""cniVersion":"","#, "cniVersion \"\""),
+        ("", "means 0.2.0"),
+    ] {
+        let (code, message) = code(&format!(r#"{{{version}"name":"azure"}}"#));
+        assert_eq!(code, 1);
+        assert!(message.contains(says), "{message}");
+        for version in CniVersion::SUPPORTED {
+            assert!(message.contains(&format!(" {}", version.name())), "{message}");
+        }
+    }
+}
+
+#[test]
+fn of_a_member_that_comes_twice_the_last_counts() {
+    let input = with(r#","name":"other""#);
+    assert_eq!(NetConf::parse(input.as_bytes()).unwrap().name, "other");
+}
+
+#[test]
+fn an_error_carries_the_version_if_that_can_be_read() {
+    for (input, version) in [
+        (r#"{"cniVersion":"0.4.0","name":5}"#, CniVersion::V0_4_0),
+        (r#"{"cniVersion":"0.3.1","name":"#, CniVersion::V0_3_1),
+        (r#"{"name":5,"cniVersion":"1.0.0"}"#, CniVersion::V1_0_0),
+        (r#"{"cniVersion":"0.2.0"}"#, CniVersion::NEWEST),
+        (r#"{"cniVersion":4}"#, CniVersion::NEWEST),
+        ("", CniVersion::NEWEST),
+        (r#"["0.4.0"]"#, CniVersion::NEWEST),
+    ] {
+        assert_eq!(version_of(input.as_bytes()), version, "{input}");
+    }
+}
+
+#[test]
+fn version_repeats_what_the_input_names() {
+    for (input, version) in [
+        ("", "1.1.0"),
+        (" \n", "1.1.0"),
+        ("{}", "1.1.0"),
+        (r#"{"cniVersion":null}"#, "1.1.0"),
+        (r#"{"cniVersion":"0.4.0","name":7}"#, "0.4.0"),
+        (r#"{"cniVersion":"2.0.0"}"#, "2.0.0"),
+    ] {
+        assert_eq!(version_asked(input.as_bytes()).unwrap(), version, "{input}");
+    }
+    for input in ["{", "[]", r#"{"cniVersion":1}"#, r#"{"cniVersion":"1.1.0""#] {
+        assert_eq!(version_asked(input.as_bytes()).unwrap_err().code, 6, "{input}");
+    }
+}

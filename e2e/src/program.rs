@@ -1,0 +1,69 @@
+//! The `main` of an end-to-end test program.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use dotfour_rig::sandbox::{self, Sandbox};
+use libtest_mimic::{Arguments, Trial};
+
+use crate::cgroup::{Keeper, serve_as_keeper};
+
+/// Tells the tests which cgroup is theirs.
+const CGROUP: &str = "DOTFOUR_E2E_CGROUP";
+
+/// Why a test failed, or could not go on.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// What a test program's tests have at their disposal.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    /// Proof of being in the rig's sandbox.
+    pub sandbox: Sandbox,
+    /// The cgroup, below the root of every hierarchy, under which all others are to be made. It is removed afterwards.
+    pub cgroup: String,
+}
+
+/// Runs `tests` in a sandbox, as root, and cleans up after them. To be all that `main` does.
+///
+/// Without root it says so and fails: a container runtime cannot work in a user namespace that maps one user only, and
+/// a test that did not run must not look like one that passed.
+pub fn run(tests: impl FnOnce(&Ground) -> Vec<Trial>) -> ExitCode {
+    if let Some(over) = serve_as_keeper().or_else(sandbox::serve_as_first_process) {
+        return over;
+    }
+    let inside = Sandbox::current().zip(std::env::var(CGROUP).ok());
+    if let Some((sandbox, cgroup)) = inside {
+        let arguments = Arguments::from_args();
+        return libtest_mimic::run(&arguments, tests(&Ground { sandbox, cgroup })).exit_code();
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("NOT RUN: these tests start a real container runtime, which needs root: `sudo make test`");
+        return ExitCode::FAILURE;
+    }
+    run_inside().unwrap_or_else(|e| {
+        eprintln!("FAILED: {e}");
+        ExitCode::FAILURE
+    })
+}
+
+/// A test that fails by returning an error, which is shown with its causes, or by a panic.
+pub fn test(name: &str, body: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Trial {
+    Trial::test(name, move || body().map_err(|e| with_causes(&*e).into()))
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}\n  because: {cause}"))
+}
+
+fn run_inside() -> Result<ExitCode, Failure> {
+    let cgroup = format!("dotfour-e2e-{}", std::process::id());
+    let keeper = Keeper::start(&cgroup)?;
+    // A process cannot safely change its own environment, but `env` can set it for another.
+    let mut command = vec![OsString::from("env"), format!("{CGROUP}={cgroup}").into()];
+    command.push(std::env::current_exe()?.into());
+    command.extend(std::env::args_os().skip(1));
+    let status = sandbox::run(&command)?;
+    if keeper.finish() { Ok(status) } else { Err(format!("cgroups named {cgroup} are left behind").into()) }
+}

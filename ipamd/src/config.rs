@@ -1,0 +1,361 @@
+//! The daemon's configuration: one YAML file, every key documented in `docs/configuration.md`, unknown keys refused.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper::Uri;
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// The default place of the daemon's state. It is a tmpfs, so that it dies with a reboot as pods do.
+const DEFAULT_STATE_DIR: &str = "/run/dotfour";
+/// How long caches in the network, and connections of the pod before, get to forget an address.
+const DEFAULT_COOLDOWN: Duration = Duration::from_secs(30);
+/// AKS's default for Azure CNI.
+const DEFAULT_MAX_PODS: u16 = 30;
+/// The most addresses Azure gives a NIC, less the node's own.
+const MOST_PODS: u16 = 255;
+/// Azure's wireserver, the same in every region and cloud.
+const DEFAULT_WIRESERVER: &str = "http://168.63.129.16";
+/// azure-vnet-ipam's own limit for an answer.
+const DEFAULT_SOURCE_TIMEOUT: Duration = Duration::from_secs(10);
+/// azure-vnet-ipam's own shortest time between two questions.
+const DEFAULT_SOURCE_REFRESH: Duration = Duration::from_secs(10);
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Name of the NIC that carries the pods' addresses; found by MAC or by the default route where absent.
+    pub nic: Option<String>,
+    /// The networks (CNI `name`) that are served; all where empty.
+    pub networks: Vec<String>,
+    /// Path of the daemon's socket.
+    pub socket: PathBuf,
+    /// Directory of the daemon's state.
+    pub state_dir: PathBuf,
+    /// How long a released address rests.
+    pub cooldown: Duration,
+    /// How many pods the node may run.
+    pub max_pods: u16,
+    /// Where addresses come from.
+    pub source: Source,
+    /// How long to wait between two looks at the source.
+    pub refresh: Duration,
+    /// Keys that are understood but have no effect in this version, for a warning.
+    pub without_effect: Vec<&'static str>,
+}
+
+/// The address source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `kind: wireserver`.
+    Wireserver(WireserverSource),
+    /// `kind: static`.
+    Static(StaticSource),
+}
+
+/// `kind: wireserver`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WireserverSource {
+    /// Host of `url`.
+    pub host: String,
+    /// Port of `url`.
+    pub port: u16,
+    /// How long one answer may take.
+    pub timeout: Duration,
+}
+
+/// `kind: static`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StaticSource {
+    /// `subnet` and `addresses`.
+    List {
+        /// The subnet.
+        subnet: IpNet,
+        /// The addresses of it that the NIC carries.
+        addresses: Vec<AddressRange>,
+    },
+    /// `file`.
+    File(PathBuf),
+}
+
+/// One address or a range of them, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressRange {
+    first: Ipv4Addr,
+    last: Ipv4Addr,
+}
+
+impl AddressRange {
+    /// The addresses in ascending order.
+    pub fn iter(self) -> impl Iterator<Item = IpAddr> {
+        (self.first.to_bits()..=self.last.to_bits()).map(|bits| Ipv4Addr::from_bits(bits).into())
+    }
+
+    fn len(self) -> u64 {
+        u64::from(self.last.to_bits()) - u64::from(self.first.to_bits()) + 1
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: cannot be read")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not the YAML that was expected.
+    #[error("{path}: {reason}")]
+    Malformed {
+        /// The file.
+        path: String,
+        /// What and where.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: name.clone(), source })?;
+        Config::parse(&text).map_err(|reason| ConfigError::Malformed { path: name, reason })
+    }
+
+    /// Checks a configuration's text. The error is one sentence with the key in it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let raw: Raw = serde_saphyr::from_str(text).map_err(|e| one_line(&e))?;
+        raw.check()
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Raw {
+    mode: Option<Mode>,
+    nic: Option<String>,
+    networks: Option<Vec<String>>,
+    socket: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+    cooldown: Option<String>,
+    max_pods: Option<u16>,
+    source: RawSource,
+    masquerade: Option<serde_json::Value>,
+    metadata: Option<Metadata>,
+    metrics: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    Azure,
+    Kubenet,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Metadata {
+    Allow,
+    Block,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawSource {
+    kind: Kind,
+    url: Option<String>,
+    timeout: Option<String>,
+    refresh: Option<String>,
+    subnet: Option<IpNet>,
+    addresses: Option<Vec<String>>,
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    Static,
+    Wireserver,
+    Imds,
+    Arm,
+    PodCidr,
+}
+
+impl Raw {
+    fn check(self) -> Result<Config, String> {
+        if matches!(self.mode, Some(Mode::Kubenet)) {
+            return Err("mode: kubenet is not in this version; use azure".into());
+        }
+        if matches!(self.metadata, Some(Metadata::Block)) {
+            return Err(
+                "metadata: block is not in this version, and pods would not be kept from the metadata service; \
+                        remove the key or use a network policy"
+                    .into(),
+            );
+        }
+        let mut without_effect = Vec::new();
+        if self.masquerade.is_some() {
+            without_effect.push("masquerade");
+        }
+        if self.metrics.is_some_and(|target| target != "off") {
+            without_effect.push("metrics");
+        }
+        let max_pods = self.max_pods.unwrap_or(DEFAULT_MAX_PODS);
+        if !(1..=MOST_PODS).contains(&max_pods) {
+            return Err(format!("maxPods is {max_pods}; Azure gives a NIC at most {MOST_PODS} pod addresses"));
+        }
+        let socket = absolute("socket", self.socket.unwrap_or_else(|| dotfour_protocol::DEFAULT_SOCKET.into()))?;
+        Ok(Config {
+            nic: self.nic,
+            networks: self.networks.unwrap_or_default(),
+            socket,
+            state_dir: absolute("stateDir", self.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))?,
+            cooldown: duration("cooldown", self.cooldown.as_deref(), DEFAULT_COOLDOWN)?,
+            max_pods,
+            refresh: refresh(self.source.refresh.as_deref())?,
+            source: self.source.check()?,
+            without_effect,
+        })
+    }
+}
+
+impl RawSource {
+    fn check(self) -> Result<Source, String> {
+        match self.kind {
+            Kind::Wireserver => {
+                refuse(
+                    "wireserver",
+                    &[
+                        ("subnet", self.subnet.is_some()),
+                        ("addresses", self.addresses.is_some()),
+                        ("file", self.file.is_some()),
+                    ],
+                )?;
+                let (host, port) = host_and_port(self.url.as_deref().unwrap_or(DEFAULT_WIRESERVER))?;
+                Ok(Source::Wireserver(WireserverSource {
+                    host,
+                    port,
+                    timeout: duration("source.timeout", self.timeout.as_deref(), DEFAULT_SOURCE_TIMEOUT)?,
+                }))
+            }
+            Kind::Static => {
+                refuse("static", &[("url", self.url.is_some()), ("timeout", self.timeout.is_some())])?;
+                Ok(Source::Static(static_source(self.subnet, self.addresses, self.file)?))
+            }
+            Kind::Imds | Kind::Arm | Kind::PodCidr => {
+                Err("source.kind: imds, arm and pod-cidr are not in this version; use wireserver or static".into())
+            }
+        }
+    }
+}
+
+fn static_source(
+    subnet: Option<IpNet>,
+    addresses: Option<Vec<String>>,
+    file: Option<PathBuf>,
+) -> Result<StaticSource, String> {
+    match (subnet, addresses, file) {
+        (None, None, Some(file)) => Ok(StaticSource::File(absolute("source.file", file)?)),
+        (Some(subnet), Some(texts), None) => {
+            if subnet.trunc() != subnet {
+                return Err(format!("source.subnet: {subnet} has host bits set; the network is {}", subnet.trunc()));
+            }
+            let addresses = texts.iter().map(|text| range(text)).collect::<Result<Vec<_>, _>>()?;
+            let offered: u64 = addresses.iter().map(|range| range.len()).sum();
+            if offered > MOST_ADDRESSES {
+                return Err(format!(
+                    "source.addresses: {offered} addresses are more than a VNet holds ({MOST_ADDRESSES})"
+                ));
+            }
+            for address in addresses.iter().flat_map(|range| [range.first, range.last]) {
+                if !subnet.contains(&IpAddr::from(address)) {
+                    return Err(format!("source.addresses: {address} is outside source.subnet {subnet}"));
+                }
+            }
+            Ok(StaticSource::List { subnet, addresses })
+        }
+        _ => Err("source: kind static needs either subnet and addresses, or file".into()),
+    }
+}
+
+/// Azure's limit of private addresses in one VNet.
+const MOST_ADDRESSES: u64 = 65_536;
+
+fn range(text: &str) -> Result<AddressRange, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let read = |part: &str| part.trim().parse::<Ipv4Addr>();
+    match (read(first), read(last)) {
+        (Ok(first), Ok(last)) if first <= last => Ok(AddressRange { first, last }),
+        (Ok(_), Ok(_)) => Err(format!("source.addresses: the range {text:?} ends before it begins")),
+        _ => Err(format!(
+            "source.addresses: {text:?} is neither an IPv4 address nor a range such as 10.240.4.4-10.240.4.34"
+        )),
+    }
+}
+
+fn absolute(key: &str, path: PathBuf) -> Result<PathBuf, String> {
+    if path.is_absolute() { Ok(path) } else { Err(format!("{key}: {} is not an absolute path", path.display())) }
+}
+
+fn duration(key: &str, text: Option<&str>, default: Duration) -> Result<Duration, String> {
+    text.map_or(Ok(default), |text| {
+        humantime::parse_duration(text)
+            .map_err(|_| format!("{key}: {text:?} is not a duration with its unit, such as 30s, 500ms or 2m"))
+    })
+}
+
+/// The time between two looks at the source, which is never zero: that would be a busy loop against Azure's endpoint.
+fn refresh(text: Option<&str>) -> Result<Duration, String> {
+    match duration("source.refresh", text, DEFAULT_SOURCE_REFRESH)? {
+        Duration::ZERO => Err("source.refresh: must be longer than nothing".into()),
+        interval => Ok(interval),
+    }
+}
+
+fn host_and_port(url: &str) -> Result<(String, u16), String> {
+    let error = || format!("source.url: {url:?} is not of the form http://HOST[:PORT]");
+    let uri: Uri = url.parse().map_err(|_| error())?;
+    if uri.scheme_str() != Some("http") || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(error());
+    }
+    let host = uri.host().ok_or_else(error)?;
+    Ok((host.trim_matches(['[', ']']).to_owned(), uri.port_u16().unwrap_or(80)))
+}
+
+/// Refuses keys that belong to another kind of source.
+fn refuse(kind: &str, keys: &[(&str, bool)]) -> Result<(), String> {
+    match keys.iter().find(|(_, present)| *present) {
+        Some((key, _)) => Err(format!("source.{key} has no meaning for kind {kind}")),
+        None => Ok(()),
+    }
+}
+
+/// One line of what the YAML reader found, with the nearest known name where a name is unknown.
+fn one_line(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error::{SerdeUnknownField, SerdeUnknownVariant};
+    let error = error.without_snippet();
+    let (unknown, expected) = match error {
+        SerdeUnknownField { field, expected, .. } => (field, expected),
+        SerdeUnknownVariant { variant, expected, .. } => (variant, expected),
+        _ => return error.to_string(),
+    };
+    let nearest = expected
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(&unknown.to_lowercase(), &known.to_lowercase()), known))
+        .min()
+        .filter(|(distance, _)| *distance <= unknown.len() / 2);
+    match nearest {
+        Some((_, known)) => format!("{error}; did you mean `{known}`?"),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! What of a NIC's addresses may enter the pool (design rule: what Azure or the node needs never does).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::source::NicView;
+
+/// An address a pod may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PoolAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The subnet it is from.
+    pub subnet: IpNet,
+}
+
+/// An address that was offered and does not enter the pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exclusion {
+    /// The address.
+    pub address: IpAddr,
+    /// Why.
+    pub reason: ExclusionReason,
+}
+
+/// Why an address does not enter the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ExclusionReason {
+    /// The source says that it is the NIC's own.
+    Primary,
+    /// Azure keeps the first four and the last address of every subnet.
+    AzureReserved,
+    /// It is not in the subnet it was listed under.
+    OutsideSubnet,
+    /// Pods get IPv4 addresses only.
+    Ipv6,
+}
+
+/// Splits a NIC's addresses into those pods may have, in ascending order and without repeats, and the rest.
+pub fn eligible(nic: &NicView) -> (Vec<PoolAddress>, Vec<Exclusion>) {
+    let mut pool = Vec::new();
+    let mut excluded = Vec::new();
+    for subnet in &nic.subnets {
+        for &address in &subnet.primaries {
+            excluded.push(Exclusion { address, reason: ExclusionReason::Primary });
+        }
+        for &address in &subnet.secondaries {
+            match exclusion(subnet.prefix, address, &subnet.primaries) {
+                None => pool.push(PoolAddress { address, subnet: subnet.prefix }),
+                Some(reason) => excluded.push(Exclusion { address, reason }),
+            }
+        }
+    }
+    pool.sort();
+    pool.dedup_by_key(|candidate| candidate.address);
+    (pool, excluded)
+}
+
+fn exclusion(subnet: IpNet, address: IpAddr, primaries: &[IpAddr]) -> Option<ExclusionReason> {
+    if address.is_ipv6() {
+        Some(ExclusionReason::Ipv6)
+    } else if !subnet.contains(&address) {
+        Some(ExclusionReason::OutsideSubnet)
+    } else if primaries.contains(&address) {
+        Some(ExclusionReason::Primary)
+    } else if is_azure_reserved(subnet, address) {
+        Some(ExclusionReason::AzureReserved)
+    } else {
+        None
+    }
+}
+
+/// Whether Azure keeps the address for itself: base + 0 to base + 3 (network, gateway, DNS) and the last of the subnet.
+fn is_azure_reserved(subnet: IpNet, address: IpAddr) -> bool {
+    let (base, last, address) = match (subnet, address) {
+        (IpNet::V4(net), IpAddr::V4(v4)) => {
+            (u128::from(net.network().to_bits()), u128::from(net.broadcast().to_bits()), u128::from(v4.to_bits()))
+        }
+        (IpNet::V6(net), IpAddr::V6(v6)) => (net.network().to_bits(), net.broadcast().to_bits(), v6.to_bits()),
+        _ => return false,
+    };
+    address == last || address.checked_sub(base).is_some_and(|offset| offset < 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::SubnetView;
+
+    fn nic(prefix: &str, primaries: &[&str], secondaries: &[&str]) -> NicView {
+        let parse = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect();
+        NicView {
+            mac: None,
+            is_primary: true,
+            subnets: vec![SubnetView {
+                prefix: prefix.parse().unwrap(),
+                primaries: parse(primaries),
+                secondaries: parse(secondaries),
+            }],
+        }
+    }
+
+    fn addresses(nic: &NicView) -> Vec<String> {
+        eligible(nic).0.iter().map(|candidate| candidate.address.to_string()).collect()
+    }
+
+    #[test]
+    fn the_first_four_and_the_last_of_a_subnet_stay_out() {
+        let offered = ["10.0.0.64", "10.0.0.65", "10.0.0.66", "10.0.0.67", "10.0.0.68", "10.0.0.126", "10.0.0.127"];
+        let nic = nic("10.0.0.64/26", &[], &offered);
+        assert_eq!(addresses(&nic), ["10.0.0.68", "10.0.0.126"]);
+        assert!(eligible(&nic).1.iter().all(|e| e.reason == ExclusionReason::AzureReserved));
+    }
+
+    #[test]
+    fn a_zero_in_the_middle_of_a_wide_subnet_is_usable() {
+        assert_eq!(
+            addresses(&nic("10.240.0.0/16", &[], &["10.240.1.0", "10.240.0.255"])),
+            ["10.240.0.255", "10.240.1.0"]
+        );
+    }
+
+    #[test]
+    fn the_nic_s_own_address_stays_out_even_if_listed_twice() {
+        let nic = nic("10.240.0.0/16", &["10.240.0.4"], &["10.240.0.4", "10.240.0.5", "10.240.0.5"]);
+        assert_eq!(addresses(&nic), ["10.240.0.5"]);
+    }
+
+    #[test]
+    fn strangers_to_the_subnet_and_the_other_family_stay_out() {
+        let nic = nic("10.240.0.0/16", &[], &["10.241.0.9", "fd00::9", "10.240.0.9"]);
+        assert_eq!(addresses(&nic), ["10.240.0.9"]);
+        let reasons: Vec<_> = eligible(&nic).1.iter().map(|e| e.reason).collect();
+        assert_eq!(reasons, [ExclusionReason::OutsideSubnet, ExclusionReason::Ipv6]);
+    }
+
+    #[test]
+    fn addresses_come_in_numeric_order() {
+        let nic = nic("10.240.0.0/16", &[], &["10.240.0.100", "10.240.0.20", "10.240.0.3", "10.240.0.4"]);
+        assert_eq!(addresses(&nic), ["10.240.0.4", "10.240.0.20", "10.240.0.100"]);
+    }
+}

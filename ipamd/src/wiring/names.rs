@@ -1,0 +1,99 @@
+//! The names and numbers by which the node's objects are known as Dotfour's. Others rely on them (ARCHITECTURE.md).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use dotfour_datapath::Mac;
+use dotfour_protocol::{AttachmentKey, PodName};
+
+/// What a pod's host link begins with. Calico finds it so (`FELIX_INTERFACEPREFIX=azv`).
+pub const LINK_PREFIX: &str = "azv";
+
+/// The interface whose host link carries the pod's name.
+const FIRST_INTERFACE: &str = "eth0";
+
+/// The protocol number of our routes. systemd-networkd and others leave a stranger's protocol alone, and a sync of ours
+/// touches no other.
+pub const ROUTE_PROTOCOL: u8 = 44;
+
+/// The MAC of every pod's host link, the same as azure-vnet's, so that a pod's gateway never changes its MAC.
+pub const HOST_MAC: Mac = Mac([0xaa; 6]);
+
+/// The pod's IPv4 gateway: a link-local address that nobody has; the permanent neighbour entry makes it answer.
+pub const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
+
+/// The groups that condemned links are put in, sixteen links or so in each. An unlikely range: deleting a group takes
+/// strangers' links as well.
+pub const CONDEMNED_GROUPS: std::ops::RangeInclusive<u32> = 0x4444_0000..=0x4444_ffff;
+
+/// The interface indexes of pods' links. The kernel counts up from 1, so nobody else gets here.
+pub const LINK_INDICES: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x7fff_fff0;
+
+/// The name of a pod's host link: `azv` and the first 11 hex digits of SHA-1("namespace.pod"), as azure-vnet and Calico
+/// compute it. Further interfaces of a pod, and what has no pod name, are named by their key.
+pub fn host_link(key: &AttachmentKey, pod: Option<&PodName>) -> String {
+    match pod {
+        Some(pod) if key.ifname == FIRST_INTERFACE => hashed(&format!("{}.{}", pod.namespace, pod.name)),
+        _ => keyed_host_link(key),
+    }
+}
+
+/// The name of a host link by its attachment's key, for when the pod's name is not to be had.
+pub fn keyed_host_link(key: &AttachmentKey) -> String {
+    hashed(&key.to_string())
+}
+
+fn hashed(text: &str) -> String {
+    let digest = sha1_smol::Sha1::from(text).digest().to_string();
+    format!("{LINK_PREFIX}{}", digest.get(..11).unwrap_or(&digest))
+}
+
+/// The name a condemned link gets when a new pod needs the one it has. The index makes it unique.
+pub fn condemned_link(index: u32) -> String {
+    format!("azx{index:x}")
+}
+
+/// The MAC of a pod's interface, derived from its address, so that an address used again has the MAC that caches know.
+pub fn pod_mac(address: IpAddr) -> Mac {
+    let [a, b, c, d] = match address {
+        IpAddr::V4(v4) => v4.octets(),
+        IpAddr::V6(v6) => low_bits(v6),
+    };
+    Mac([0x0a, 0xd4, a, b, c, d])
+}
+
+fn low_bits(address: Ipv6Addr) -> [u8; 4] {
+    let [.., a, b, c, d] = address.octets();
+    [a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dotfour_datapath::link::MAX_NAME;
+
+    fn key(ifname: &str) -> AttachmentKey {
+        AttachmentKey { network: "azure".into(), container_id: "c0ffee".into(), ifname: ifname.into() }
+    }
+
+    #[test]
+    fn the_first_interface_is_named_as_calico_names_it() {
+        let pod = PodName { namespace: "default".into(), name: "web-0".into() };
+        // printf default.web-0 | sha1sum
+        assert_eq!(host_link(&key("eth0"), Some(&pod)), "azv0d7763386da");
+        assert_ne!(host_link(&key("eth1"), Some(&pod)), host_link(&key("eth0"), Some(&pod)));
+        assert_eq!(host_link(&key("eth0"), None), keyed_host_link(&key("eth0")));
+    }
+
+    #[test]
+    fn every_name_fits_an_interface() {
+        assert!(keyed_host_link(&key("eth0")).len() <= MAX_NAME);
+        assert!(condemned_link(*LINK_INDICES.end()).len() <= MAX_NAME);
+    }
+
+    #[test]
+    fn a_pod_s_mac_is_unicast_local_and_follows_its_address() {
+        let mac = pod_mac("10.240.0.5".parse().unwrap());
+        assert_eq!(mac.to_string(), "0a:d4:0a:f0:00:05");
+        assert_eq!(mac.0[0] & 0b11, 0b10);
+    }
+}

@@ -1,0 +1,8 @@
+//! The real daemon in a real kernel, each test in network namespaces of its own.
+
+// Clippy allows these in test functions only, not in what test functions share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod pods;
+mod start;
+mod support;

@@ -1,0 +1,278 @@
+//! A node in network namespaces of its own: a NIC, the real daemon, and callers that speak the daemon's protocol.
+
+use std::io::{IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use dotfour_datapath::address::PrefixRoute;
+use dotfour_datapath::link::{Link, LinkChange, LinkId, VethEnd, VethPair};
+use dotfour_datapath::route::{IfPresent, Route};
+use dotfour_datapath::{Batch, Netns, Socket};
+use dotfour_protocol::frame::{MAX_MESSAGE, decode_reply, encode_request};
+use dotfour_protocol::{
+    Add, Attachment, AttachmentKey, Call, Del, Failure, NodeStatus, PodName, Reply, Request, Status,
+};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType, connect, recv, sendmsg, socket_with,
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+pub(crate) const NIC_MAC: &str = "00:0d:3a:1b:c7:21";
+pub(crate) const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 4);
+
+/// How long anything may take before a test gives it up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A namespace with a NIC whose far end is in another namespace.
+pub(crate) struct Node {
+    pub(crate) netns: Netns,
+    /// Holds the far end of the NIC.
+    _wire: Netns,
+    pub(crate) directory: tempfile::TempDir,
+}
+
+impl Node {
+    pub(crate) fn new() -> Self {
+        let netns = Netns::create().expect("network namespaces need root; `make test` makes user namespaces first");
+        let wire = Netns::create().unwrap();
+        netns
+            .run(|| {
+                let mut socket = Socket::open().unwrap();
+                let mut batch = Batch::new();
+                batch.create_veth(
+                    "create the NIC",
+                    &VethPair {
+                        near: VethEnd { name: "eth0", mac: Some(NIC_MAC.parse().unwrap()), index: Some(2) },
+                        far: VethEnd { name: "nic0", mac: None, index: Some(2) },
+                        far_netns: Some(wire.as_fd()),
+                        mtu: 1500,
+                    },
+                );
+                let up = LinkChange { up: Some(true), ..LinkChange::default() };
+                batch.change_link("set lo up", LinkId::Index(1), &up);
+                batch.add_address("address", 2, "10.240.0.4/16".parse().unwrap(), PrefixRoute::Add);
+                socket.run(batch).unwrap();
+            })
+            .unwrap();
+        wire.run(|| {
+            let mut batch = Batch::new();
+            let up = LinkChange { up: Some(true), ..LinkChange::default() };
+            batch.change_link("set the far end up", LinkId::Index(2), &up);
+            Socket::open().unwrap().run(batch).unwrap();
+        })
+        .unwrap();
+        netns
+            .run(|| {
+                let mut batch = Batch::new();
+                let default = Route {
+                    destination: "0.0.0.0/0".parse().unwrap(),
+                    gateway: Some("10.240.0.1".parse().unwrap()),
+                    link: 2,
+                    preferred_source: None,
+                    protocol: 3,
+                };
+                batch.add_route("default route", &default, IfPresent::Refuse);
+                Socket::open().unwrap().run(batch).unwrap();
+            })
+            .unwrap();
+        Node { netns, _wire: wire, directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("state/ipamd.sock")
+    }
+
+    /// A configuration for this node with the given `source:` block.
+    pub(crate) fn config(&self, rest: &str) -> PathBuf {
+        let state = self.directory.path().join("state");
+        let path = self.directory.path().join("ipamd.yaml");
+        let text = format!("socket: {}\nstateDir: {}\n{rest}", self.socket().display(), state.display());
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The configuration of most tests: `count` addresses from 10.240.0.5 on.
+    pub(crate) fn static_config(&self, count: u8) -> PathBuf {
+        self.config(&format!(
+            "cooldown: 200ms\nsource: {{kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.4-10.240.0.{}]}}\n",
+            4 + count
+        ))
+    }
+
+    /// Starts the daemon and does not wait for it.
+    pub(crate) fn spawn(&self, config: &Path) -> Daemon {
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dotfour-ipamd"));
+        command.arg("run").arg("--config").arg(config).stdin(Stdio::null()).stderr(log);
+        Daemon(self.netns.run(|| command.spawn().unwrap()).unwrap())
+    }
+
+    /// Starts the daemon and waits until it serves.
+    pub(crate) fn start(&self, config: &Path) -> Daemon {
+        let mut daemon = self.spawn(config);
+        let begun = Instant::now();
+        while !self.socket().exists() {
+            if let Some(status) = daemon.0.try_wait().unwrap() {
+                panic!("the daemon ended with {status}:\n{}", self.log());
+            }
+            assert!(begun.elapsed() < PATIENCE, "the daemon does not serve:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        daemon
+    }
+
+    /// Runs a daemon that is expected to fail; returns its status and what it said.
+    pub(crate) fn fail(&self, config: &Path) -> (ExitStatus, String) {
+        let mut daemon = self.spawn(config);
+        let status = daemon.wait();
+        assert!(!self.socket().exists(), "a daemon that failed left its socket");
+        (status, self.log())
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    pub(crate) fn log(&self) -> String {
+        let mut text = String::new();
+        std::fs::File::open(self.log_path()).unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// The node's links apart from lo and eth0.
+    pub(crate) fn pod_links(&self) -> Vec<Link> {
+        let links = self.netns.run(|| Socket::open().unwrap().links().unwrap()).unwrap();
+        // Some kernels put fallback tunnels into every namespace.
+        links.into_iter().filter(|link| link.kind.as_deref() == Some("veth") && link.name != "eth0").collect()
+    }
+
+    /// How many routes the node has by our protocol number.
+    pub(crate) fn pod_routes(&self) -> Vec<String> {
+        let output = self.netns.run(|| Command::new("ip").args(["route", "show", "proto", "44"]).output().unwrap());
+        String::from_utf8(output.unwrap().stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    pub(crate) fn call(&self, call: Call, netns: Option<BorrowedFd<'_>>) -> Reply {
+        let caller = self.connect();
+        send(&caller, &encode_request(&Request::new(call)).unwrap(), netns);
+        receive(&caller)
+    }
+
+    pub(crate) fn connect(&self) -> OwnedFd {
+        let caller = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        set_socket_timeout(&caller, Timeout::Recv, Some(PATIENCE)).unwrap();
+        connect(&caller, &SocketAddrUnix::new(self.socket()).unwrap()).unwrap();
+        caller
+    }
+
+    pub(crate) fn add(&self, key: &AttachmentKey, pod: &str, netns: BorrowedFd<'_>) -> Result<Attachment, Failure> {
+        match self.call(add_call(key, pod), Some(netns)) {
+            Reply::Attached(attachment) => Ok(attachment),
+            Reply::Failed(failure) => Err(failure),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn del(&self, key: &AttachmentKey) {
+        assert_eq!(self.call(Call::Del(Del { key: key.clone() }), None), Reply::Detached);
+    }
+
+    pub(crate) fn status(&self) -> NodeStatus {
+        match self.call(Call::Status(Status { after: None }), None) {
+            Reply::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until the janitor has deleted all pods' links.
+    pub(crate) fn wait_until_clean(&self) {
+        eventually("the links are deleted", || self.pod_links().is_empty());
+    }
+}
+
+pub(crate) struct Daemon(Child);
+
+impl Daemon {
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the daemon does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) fn add_call(key: &AttachmentKey, pod: &str) -> Call {
+    Call::Add(Add { key: key.clone(), pod: Some(PodName { namespace: "default".into(), name: pod.into() }) })
+}
+
+pub(crate) fn send(caller: &OwnedFd, bytes: &[u8], netns: Option<BorrowedFd<'_>>) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if let Some(netns) = &netns {
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(netns))));
+    }
+    sendmsg(caller, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL).unwrap();
+}
+
+pub(crate) fn receive(caller: &OwnedFd) -> Reply {
+    let mut buffer = vec![0; MAX_MESSAGE];
+    let (length, _) = recv(caller, &mut *buffer, RecvFlags::empty()).unwrap();
+    assert!(length > 0, "the daemon closed without an answer");
+    decode_reply(&buffer[..length]).unwrap()
+}
+
+pub(crate) fn key(id: &str) -> AttachmentKey {
+    AttachmentKey { network: "azure".into(), container_id: id.into(), ifname: "eth0".into() }
+}
+
+pub(crate) fn address(attachment: &Attachment) -> IpAddr {
+    attachment.addresses[0].address.addr()
+}
+
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sends a datagram from one namespace to an address in another and returns the source address seen there. No second
+/// try: the first packet has to arrive.
+pub(crate) fn source_seen(from: &Netns, to: &Netns, address: IpAddr) -> Option<IpAddr> {
+    let receiver = to
+        .run(|| {
+            let socket = UdpSocket::bind((address, 7007)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            socket
+        })
+        .unwrap();
+    from.run(|| UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"who", (address, 7007)).unwrap()).unwrap();
+    receiver.recv_from(&mut [0; 16]).ok().map(|(_, source)| source.ip())
+}

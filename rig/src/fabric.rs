@@ -1,0 +1,188 @@
+//! The fabric: a namespace that moves packets between NICs by Azure's rules.
+//!
+//! It is a router with one link per NIC. An address leads to a NIC only while it is on it, and leads nowhere otherwise
+//! ([`routes`]); what a NIC may not send is dropped and counted ([`filter`]). All of its links have the same MAC and
+//! answer every ARP request with it, so a NIC never sees another one's MAC, as in Azure. It forwards neither broadcast
+//! nor multicast, answers no ping itself, and has no IPv6 yet.
+//!
+//! One difference from Azure remains: the fabric is a Linux router and takes one from a packet's TTL.
+//!
+//! The fabric obeys; which address may be on which NIC is for [`crate::vnet`] to decide.
+
+pub mod filter;
+pub mod routes;
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
+use std::sync::{Mutex, PoisonError};
+
+use dotfour_datapath::link::{Ipv4Setting, LinkChange, LinkId, VethEnd, VethPair};
+use dotfour_datapath::netns::open_socket_in;
+use dotfour_datapath::{Batch, KernelError, Mac, Netns, Socket};
+
+pub use self::filter::{Drops, NicDrops};
+use self::filter::{Filter, NicRules};
+use crate::place::{Place, PlacedNetns};
+use crate::{RigError, azure};
+
+/// The MAC address that Azure's fabric shows to every NIC.
+pub const FABRIC_MAC: Mac = Mac([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
+/// MTU of every NIC, in bytes.
+pub const MTU: u32 = 1500;
+/// A link that leads nowhere. The kernel answers ARP on behalf of addresses it would route to another link, so
+/// addresses nobody has are routed to this one.
+const SINK: &str = "sink";
+/// Not the next free one: the kernel would give that to the other end, which it makes first.
+const SINK_INDEX: u32 = 99;
+/// NIC number N has interface index `FIRST_NIC_INDEX + N` here.
+const FIRST_NIC_INDEX: u32 = 100;
+
+/// Which NIC of the VNet is meant. Its link in the fabric is called `nicN`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NicId(pub u32);
+
+impl std::fmt::Display for NicId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "nic{}", self.0)
+    }
+}
+
+impl NicId {
+    fn link(self) -> u32 {
+        FIRST_NIC_INDEX.saturating_add(self.0)
+    }
+}
+
+/// A NIC to be plugged into the fabric.
+#[derive(Debug)]
+pub struct NicPlug<'a> {
+    /// Which one.
+    pub id: NicId,
+    /// Its MAC address.
+    pub mac: Mac,
+    /// The node's namespace, in which the NIC is born.
+    pub node: &'a Netns,
+    /// The NIC's name in there.
+    pub name: &'a str,
+    /// The NIC's primary address: the only one to which wireserver and instance metadata answer.
+    pub primary: Ipv4Addr,
+}
+
+/// The fabric of one VNet.
+#[derive(Debug)]
+pub struct Fabric {
+    netns: PlacedNetns,
+    /// Held only for one exchange with the kernel.
+    socket: Mutex<Socket>,
+    filter: Filter,
+}
+
+impl Fabric {
+    /// Makes a fabric without NICs.
+    pub fn build(place: &Place) -> Result<Self, RigError> {
+        let filter = Filter::new()?;
+        let netns = place.create_netns("fabric")?;
+        // Before any link is there: new links take these over.
+        netns.set_sysctl("net/ipv4/ip_forward", "1")?;
+        for setting in ["all/rp_filter", "default/rp_filter", "all/send_redirects", "default/send_redirects"] {
+            netns.set_sysctl(&format!("net/ipv4/conf/{setting}"), "0")?;
+        }
+        // A kernel without IPv6 has no such setting, and needs none.
+        let _ = netns.set_sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+
+        let mut socket = open_in("fabric", netns.netns())?;
+        let up = LinkChange { up: Some(true), ..LinkChange::default() };
+        let mut batch = Batch::new();
+        batch.change_link("set up the loopback link", LinkId::Name("lo"), &up);
+        let sink = VethPair {
+            near: VethEnd { name: SINK, mac: Some(FABRIC_MAC), index: Some(SINK_INDEX) },
+            far: VethEnd { name: "sink-end", mac: None, index: None },
+            far_netns: None,
+            mtu: MTU,
+        };
+        batch.create_veth("make the link that leads nowhere", &sink);
+        batch.change_link("set up its other end", LinkId::Name("sink-end"), &up);
+        routes::lead_nowhere(&mut batch, SINK_INDEX);
+        routes::add_services(&mut batch, &[azure::WIRESERVER, azure::INSTANCE_METADATA]);
+        socket.run(batch).map_err(fabric_error)?;
+        filter.install(netns.netns())?;
+        Ok(Fabric { netns, socket: Mutex::new(socket), filter })
+    }
+
+    /// The fabric's namespace: what listens in there is a service of the platform.
+    pub fn netns(&self) -> &PlacedNetns {
+        &self.netns
+    }
+
+    /// Makes a NIC: one end in the fabric, up, the other in the node, down. It has no address yet.
+    pub fn plug(&self, nic: &NicPlug<'_>) -> Result<(), RigError> {
+        let name = nic.id.to_string();
+        let index = nic.id.link();
+        let mut batch = Batch::new();
+        let pair = VethPair {
+            near: VethEnd { name: &name, mac: Some(FABRIC_MAC), index: Some(index) },
+            far: VethEnd { name: nic.name, mac: Some(nic.mac), index: None },
+            far_netns: Some(nic.node.as_fd()),
+            mtu: MTU,
+        };
+        batch.create_veth("make the NIC", &pair);
+        // The second answers for addresses that lead back to the same NIC.
+        let proxy = [(Ipv4Setting::ProxyArp, 1), (Ipv4Setting::ProxyArpPvlan, 1)];
+        let answer_arp = LinkChange { ipv4: &proxy, ..LinkChange::default() };
+        batch.change_link("make the fabric answer ARP", LinkId::Index(index), &answer_arp);
+        self.run(batch)?;
+        // Otherwise the answer comes after a random part of 0.8 seconds.
+        self.netns.set_sysctl(&format!("net/ipv4/neigh/{name}/proxy_delay"), "0")?;
+        let rules = NicRules { id: nic.id, primary: nic.primary, ip_forwarding: false };
+        self.filter.add_nic(self.netns.netns(), &rules)
+    }
+
+    /// Takes a NIC away with all its addresses.
+    pub fn unplug(&self, nic: NicId) -> Result<(), RigError> {
+        self.filter.remove_nic(self.netns.netns(), nic)?;
+        let mut batch = Batch::new();
+        batch.delete_link("remove the NIC", LinkId::Index(nic.link()));
+        self.run(batch)
+    }
+
+    /// Leads addresses to a NIC, and lets the NIC send from them.
+    pub fn attach(&self, nic: NicId, mac: Mac, addresses: &[Ipv4Addr]) -> Result<(), RigError> {
+        let mut batch = Batch::new();
+        addresses.iter().for_each(|address| routes::lead_to_nic(&mut batch, nic.link(), mac, *address));
+        self.run(batch)?;
+        self.filter.allow_sources(self.netns.netns(), nic, addresses)
+    }
+
+    /// Undoes [`Fabric::attach`].
+    pub fn detach(&self, nic: NicId, addresses: &[Ipv4Addr]) -> Result<(), RigError> {
+        let mut batch = Batch::new();
+        addresses.iter().for_each(|address| routes::stop_leading_to_nic(&mut batch, nic.link(), *address));
+        self.run(batch)?;
+        self.filter.forbid_sources(self.netns.netns(), nic, addresses)
+    }
+
+    /// Lets a NIC send from any address (`enableIPForwarding`), or not.
+    pub fn set_ip_forwarding(&self, nic: NicId, primary: Ipv4Addr, enabled: bool) -> Result<(), RigError> {
+        self.filter.change_nic(self.netns.netns(), &NicRules { id: nic, primary, ip_forwarding: enabled })
+    }
+
+    /// How many packets have been dropped, and why.
+    pub fn drops(&self) -> Result<Drops, RigError> {
+        self.filter.drops(self.netns.netns())
+    }
+
+    fn run(&self, batch: Batch) -> Result<(), RigError> {
+        // Nothing is left half-changed by a panic elsewhere: each exchange stands alone.
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).run(batch).map_err(fabric_error)
+    }
+}
+
+fn fabric_error(source: KernelError) -> RigError {
+    RigError::Kernel { subject: "fabric".to_owned(), source }
+}
+
+/// A netlink socket in a namespace of the rig's.
+pub(crate) fn open_in(name: &str, netns: &Netns) -> Result<Socket, RigError> {
+    let opened = Netns::current().and_then(|home| open_socket_in(netns.as_fd(), &home));
+    opened.map_err(|source| RigError::Netns { name: name.to_owned(), source })
+}

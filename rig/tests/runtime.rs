@@ -1,0 +1,136 @@
+//! The runtime's calls, with the reference plugins of Debian's containernetworking-plugins.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use dotfour_rig::probe::{Mirror, Pinger, seen_as};
+use dotfour_rig::runtime::CallError;
+use dotfour_rig::{Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
+use serde_json::json;
+
+tests![
+    a_pod_of_the_reference_plugins_talks_and_is_gone_after_del,
+    a_list_hands_each_result_on_and_is_deleted_backwards,
+    many_callers_share_the_work_and_answers_keep_their_order,
+    a_failing_plugin_is_reported_with_its_own_words,
+    a_program_that_is_not_there_is_named,
+    a_namespace_path_is_good_without_a_mount,
+];
+
+const PLUGINS: &str = "/usr/lib/cni";
+const SOON: Duration = Duration::from_secs(5);
+
+fn node(place: Place) -> (Vnet, Node) {
+    assert!(Path::new(PLUGINS).join("ptp").exists(), "these tests need Debian's containernetworking-plugins");
+    let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse().unwrap(), place }).unwrap();
+    let node = vnet.add_node(&NodeConfig::new("node-1", 0)).unwrap();
+    (vnet, node)
+}
+
+fn ptp(node: &Node) -> Network {
+    Network::ptp(Path::new(PLUGINS), "10.22.0.0/16".parse().unwrap(), &node.state_dir().join("host-local"))
+}
+
+/// Names of the links of a node that a plugin may have made.
+fn pod_links(node: &Node) -> Vec<String> {
+    let links = node.links().unwrap().into_iter().map(|link| link.name);
+    links.filter(|name| name != "lo" && name != "eth0").collect()
+}
+
+fn a_pod_of_the_reference_plugins_talks_and_is_gone_after_del(place: Place) {
+    let (_vnet, node) = node(place);
+    let network = ptp(&node);
+    let runtime = Runtime::new(&node, &network);
+    let pods = [Pod::create(&node, "default", "a").unwrap(), Pod::create(&node, "default", "b").unwrap()];
+    let answers: Vec<_> = pods.iter().map(|pod| runtime.add(pod).unwrap()).collect();
+    let addresses: Vec<Ipv4Addr> = answers.iter().map(|answer| answer.ipv4().unwrap()).collect();
+    assert_ne!(addresses[0], addresses[1]);
+    assert!(answers.iter().all(|answer| answer.took > Duration::from_micros(500)), "{answers:?}");
+
+    let round_trip = Pinger::open(pods[0].netns()).unwrap().ping(addresses[1], SOON).unwrap();
+    assert!(round_trip.is_some());
+    let mirror = Mirror::start(pods[1].netns()).unwrap();
+    let responder = SocketAddr::from((addresses[1], mirror.port()));
+    assert_eq!(seen_as(pods[0].netns(), responder, SOON).unwrap(), Some(addresses[0].into()));
+
+    assert_eq!(pod_links(&node).len(), 2);
+    for (pod, answer) in pods.iter().zip(&answers) {
+        runtime.del(pod, Some(&answer.result)).unwrap();
+        // A second DEL is as good as the first.
+        runtime.del(pod, Some(&answer.result)).unwrap();
+        assert_eq!(pod.links().unwrap().len(), 1);
+    }
+    assert_eq!(pod_links(&node).len(), 0);
+}
+
+fn a_list_hands_each_result_on_and_is_deleted_backwards(place: Place) {
+    let (_vnet, node) = node(place);
+    let mut network = ptp(&node);
+    // tuning needs a prevResult with the pod's interface, and passes it on.
+    let list = json!({
+        "cniVersion": "1.0.0", "name": "list",
+        "plugins": [network.plugins[0].conf, { "type": "tuning", "mac": "c2:b0:57:49:47:f1" }],
+    });
+    network = Network::from_list(&list.to_string(), network.cni_path).unwrap();
+    let runtime = Runtime::new(&node, &network);
+    let pod = Pod::create(&node, "default", "a").unwrap();
+    let answer = runtime.add(&pod).unwrap();
+    assert!(answer.ipv4().is_some(), "{}", answer.result);
+    let mac_of = |pod: &Pod| pod.links().unwrap().iter().find(|link| link.name == "eth0").and_then(|link| link.mac);
+    assert_eq!(mac_of(&pod).unwrap().to_string(), "c2:b0:57:49:47:f1");
+    runtime.enter(|calls| calls.check(&pod, &answer.result)).unwrap().unwrap();
+    // tuning restores what it changed, which it can only do before ptp removes the link.
+    runtime.del(&pod, Some(&answer.result)).unwrap();
+    assert_eq!(pod.links().unwrap().len(), 1);
+}
+
+fn many_callers_share_the_work_and_answers_keep_their_order(place: Place) {
+    let (_vnet, node) = node(place);
+    let network = ptp(&node);
+    let runtime = Runtime::new(&node, &network);
+    let pods: Vec<Pod> = (0..12).map(|i| Pod::create(&node, "default", &format!("pod-{i}")).unwrap()).collect();
+    let answers = runtime.in_parallel(4, &pods, |calls, pod| calls.add(pod).unwrap()).unwrap();
+    for (pod, answer) in pods.iter().zip(&answers) {
+        let sandbox = answer.result["interfaces"].as_array().unwrap().iter().find_map(|i| i["sandbox"].as_str());
+        assert_eq!(sandbox, pod.netns_path().to_str());
+    }
+    let deleted = runtime.in_parallel(4, &pods, |calls, pod| calls.del(pod, None).is_ok()).unwrap();
+    assert_eq!(deleted, [true; 12]);
+    assert_eq!(pod_links(&node).len(), 0);
+}
+
+fn a_failing_plugin_is_reported_with_its_own_words(place: Place) {
+    let (_vnet, node) = node(place);
+    let mut network = ptp(&node);
+    network.plugins[0].conf["ipam"]["ranges"] = json!([[{ "subnet": "not a subnet" }]]);
+    let pod = Pod::create(&node, "default", "a").unwrap();
+    let refused = Runtime::new(&node, &network).add(&pod).unwrap_err();
+    let error = refused.cni().unwrap_or_else(|| panic!("no error object: {refused}"));
+    assert!(error.msg.contains("not a subnet"), "{error:?}");
+    assert_eq!(pod_links(&node).len(), 0);
+}
+
+fn a_program_that_is_not_there_is_named(place: Place) {
+    let (_vnet, node) = node(place);
+    let network = Network::dotfour(Path::new("/nowhere"), Path::new("/nowhere/ipamd.sock"));
+    let pod = Pod::create(&node, "default", "a").unwrap();
+    let refused = Runtime::new(&node, &network).add(&pod).unwrap_err();
+    assert!(matches!(refused, CallError::Run { .. }));
+    assert!(refused.to_string().contains("/nowhere/dotfour"), "{refused}");
+}
+
+fn a_namespace_path_is_good_without_a_mount(place: Place) {
+    let (_vnet, node) = node(Place::unnamed(place.state_dir()));
+    let network = ptp(&node);
+    let runtime = Runtime::new(&node, &network);
+    let pod = Pod::create(&node, "default", "a").unwrap();
+    assert!(pod.netns_path().starts_with("/proc"));
+    let answer = runtime.add(&pod).unwrap();
+    assert!(pod.links().unwrap().iter().any(|link| link.name == "eth0"));
+    runtime.del(&pod, Some(&answer.result)).unwrap();
+}

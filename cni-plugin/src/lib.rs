@@ -4,6 +4,10 @@
 //! daemon ([`call`]) and prints the answer as the CNI specification has it ([`result`]). It keeps no state, touches no
 //! network and knows no policy. It needs no `std`: half of what a small program costs is the start-up of its libc.
 //!
+//! What an ADD asks of the kernel, in this order: rt_sigaction (in `start/`), read twice, open, socket, setsockopt
+//! twice, connect, sendmsg, recvfrom, close twice, write, exit_group. DEL: the same without open and one close, with
+//! sendto, and without write. There is no other; no clock is read and no memory mapped.
+//!
 //! Specification: CNI 1.1.0 (SPEC.md, sections 2 "Execution Protocol" and 5 "Result Types"), and the result formats
 //! back to 0.3.0. Served are ADD, DEL and VERSION.
 

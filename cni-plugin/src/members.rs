@@ -1,7 +1,7 @@
 //! JSON read member by member, on top of serde_json.
 //!
-//! The plugin looks at a dozen members and passes by the rest. Derived readers for them would be half of the program;
-//! this one is a page, and can say in plain words which member is wrong.
+//! The plugin looks at two dozen members and passes by the rest. A derived reader costs the program 2 to 4 kB for each
+//! type; this one is a page for all of them, and can say in plain words which member is wrong.
 
 use alloc::borrow::Cow;
 use alloc::format;

@@ -3,7 +3,6 @@
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=program.ld");
-    let script = concat!("-Wl,-T,", env!("CARGO_MANIFEST_DIR"), "/program.ld");
     let arguments = [
         // No libc and none of its start files; nothing to load and nothing to relocate at run time.
         "-nostartfiles",
@@ -11,7 +10,8 @@ fn main() {
         "-static",
         "-no-pie",
         // Two segments in place of four; see there.
-        script,
+        "-T",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/program.ld"),
         // What would want segments and pages of its own, for what this program does not do: protect relocated data,
         // unwind, and be found by a build's id.
         "-Wl,-z,norelro",

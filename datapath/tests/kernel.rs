@@ -1,5 +1,8 @@
 //! What only a real kernel can say about the datapath, each test in network namespaces of its own.
 
+// Clippy allows these in test functions only, not in what test functions share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 

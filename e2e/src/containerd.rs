@@ -22,6 +22,10 @@ use crate::program::Ground;
 
 /// How long containerd may take to be ready for pods. It takes a third of a second on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Where containerds keep their configuration: the sandbox's `/run`, which vanishes with it.
+const DIRECTORIES: &str = "/run/dotfour-e2e";
+/// Copies each container's files instead of stacking them, which works on every file system.
+const SNAPSHOTTER: &str = "native";
 /// How much of the log goes into an error message, in lines.
 const LOG_TAIL: usize = 20;
 /// The programs needed on `PATH`.
@@ -191,12 +195,6 @@ impl Drop for Containerd {
     }
 }
 
-/// Copies each container's files instead of stacking them, which works on every file system.
-const SNAPSHOTTER: &str = "native";
-
-/// Where containerds keep their configuration: the sandbox's `/run`, which vanishes with it.
-const DIRECTORIES: &str = "/run/dotfour-e2e";
-
 fn prepare(setup: Setup<'_>, directory: &Path) -> io::Result<()> {
     let Setup { plugins, conflist, .. } = setup;
     let (bin, conf) = (directory.join("bin"), directory.join("net.d"));
@@ -206,7 +204,8 @@ fn prepare(setup: Setup<'_>, directory: &Path) -> io::Result<()> {
     fs::create_dir(&bin)?;
     fs::create_dir(&conf)?;
     for plugin in plugins {
-        let plugin = fs::canonicalize(plugin)?;
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", plugin.display()));
+        let plugin = fs::canonicalize(plugin).map_err(named)?;
         symlink(&plugin, bin.join(plugin.file_name().unwrap_or_default()))?;
     }
     fs::write(conf.join("10-e2e.conflist"), conflist)?;

@@ -38,7 +38,9 @@ pub fn run(tests: impl FnOnce(&Ground) -> Vec<Trial>) -> ExitCode {
         return libtest_mimic::run(&arguments, tests(&Ground { sandbox, cgroup })).exit_code();
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("NOT RUN: these tests start a real container runtime, which needs root: `sudo make test`");
+        eprintln!(
+            "NOT RUN: these tests start a real container runtime, which needs root; `make test` has sudo run them"
+        );
         return ExitCode::FAILURE;
     }
     run_inside().unwrap_or_else(|e| {

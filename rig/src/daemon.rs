@@ -111,7 +111,7 @@ pub enum DaemonError {
     },
 }
 
-/// A running daemon. Killed when dropped.
+/// A running daemon. Killed when dropped; if this process is killed, only a [`crate::sandbox`] ends it.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,

@@ -14,7 +14,7 @@ pub mod routes;
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dotfour_datapath::link::{Ipv4Setting, LinkChange, LinkId, VethEnd, VethPair};
 use dotfour_datapath::netns::open_socket_in;
@@ -22,6 +22,7 @@ use dotfour_datapath::{Batch, KernelError, Mac, Netns, Socket};
 
 pub use self::filter::{Drops, NicDrops};
 use self::filter::{Filter, NicRules};
+use crate::error::AddressError;
 use crate::place::{Place, PlacedNetns};
 use crate::{RigError, azure};
 
@@ -137,6 +138,17 @@ impl Fabric {
         self.filter.add_nic(self.netns.netns(), &rules)
     }
 
+    /// Makes sure that a NIC carries packets both ways, once the node has set its end up. The kernel puts a link's queue
+    /// into service up to a second after its carrier came, but at once if somebody looks at the link.
+    pub fn settle(&self, nic: &NicPlug<'_>) -> Result<(), RigError> {
+        let seen = self.lock().link(LinkId::Index(nic.id.link())).map_err(fabric_error)?;
+        let inside = open_in(nic.name, nic.node)?.link(LinkId::Name(nic.name)).map_err(fabric_error)?;
+        match (seen, inside) {
+            (Some(_), Some(_)) => Ok(()),
+            _ => Err(RigError::Address(AddressError::NoNic)),
+        }
+    }
+
     /// Takes a NIC away with all its addresses.
     pub fn unplug(&self, nic: NicId) -> Result<(), RigError> {
         self.filter.remove_nic(self.netns.netns(), nic)?;
@@ -172,8 +184,12 @@ impl Fabric {
     }
 
     fn run(&self, batch: Batch) -> Result<(), RigError> {
+        self.lock().run(batch).map_err(fabric_error)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Socket> {
         // Nothing is left half-changed by a panic elsewhere: each exchange stands alone.
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner).run(batch).map_err(fabric_error)
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -12,6 +12,23 @@
 //!   [`runtime`] calls CNI plugins for it exactly as libcni does.
 //! - [`probe`] sends packets from inside any namespace and says what came back.
 //!
+//! ```no_run
+//! use dotfour_rig::sandbox::{self, Entered};
+//! use dotfour_rig::{DaemonConfig, Network, NodeConfig, Pod, Runtime, Vnet, VnetConfig};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let Entered::Inside(sandbox) = sandbox::enter()? else { return Ok(()) };
+//!     let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: sandbox.place() })?;
+//!     let node = vnet.add_node(&NodeConfig::new("node-1", 30))?;
+//!     let daemon = node.start_daemon(&DaemonConfig::new("target/release/dotfour-ipamd"))?;
+//!     let network = Network::dotfour("target/release".as_ref(), daemon.socket());
+//!     let pod = Pod::create(&node, "default", "web-0")?;
+//!     let answer = Runtime::new(&node, &network).add(&pod)?;
+//!     println!("{:?} after {:?}", answer.ipv4(), answer.took);
+//!     Ok(())
+//! }
+//! ```
+//!
 //! Nothing here ships to a node, and the rig knows nothing of Dotfour's insides: what Azure would refuse, it refuses
 //! to whoever asks.
 

@@ -79,7 +79,8 @@ impl Node {
         fs::create_dir_all(&state_dir).map_err(|source| RigError::File { path: state_dir.clone(), source })?;
         netns.set_sysctl("net/ipv4/ip_forward", "1")?;
         let address = nic.primary().ok_or(crate::error::AddressError::NoNic)?;
-        fabric.plug(&NicPlug { id, mac: nic.mac, node: netns.netns(), name: NIC, primary: address })?;
+        let plug = NicPlug { id, mac: nic.mac, node: netns.netns(), name: NIC, primary: address };
+        fabric.plug(&plug)?;
 
         let failed = |source: KernelError| RigError::Kernel { subject: name.clone(), source };
         let mut socket = open_in(&name, netns.netns())?;
@@ -99,6 +100,7 @@ impl Node {
         };
         batch.add_route("add the default route", &default, IfPresent::Refuse);
         socket.run(batch).map_err(failed)?;
+        fabric.settle(&plug)?;
         if config.accelerated_networking {
             add_twin(&mut socket, nic.mac).map_err(failed)?;
         }

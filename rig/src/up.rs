@@ -81,14 +81,14 @@ pub fn run(place: Place, options: &UpOptions) -> Result<ExitCode, UpError> {
 fn describe(vnet: &Vnet, nodes: &[Node], daemons: &[Daemon]) -> Result<(), RigError> {
     println!("VNet {}", vnet.subnet());
     let fabric = vnet.fabric().netns().path();
-    println!("  {:<8}  {:<33}  nsenter --net={}", "fabric", "wireserver 168.63.129.16", fabric.display());
+    println!("  {:<8}  {:<42}  nsenter --net={}", "fabric", "wireserver 168.63.129.16", fabric.display());
     for node in nodes {
         let addresses = vnet.addresses(node)?;
         let range = match (addresses.get(1), addresses.last()) {
             (Some(first), Some(last)) => format!("{} + {first} to {last}", node.address()),
             _ => node.address().to_string(),
         };
-        println!("  {:<8}  {range:<33}  nsenter --net={}", node.name(), node.netns_path().display());
+        println!("  {:<8}  {range:<42}  nsenter --net={}", node.name(), node.netns_path().display());
     }
     for daemon in daemons {
         println!("  ipamd     {}", daemon.socket().display());

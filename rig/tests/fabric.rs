@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use dotfour_rig::{Node, NodeConfig, Place, RigError, Vnet, VnetConfig};
 
 tests![
     nodes_reach_each_other_by_their_primary_addresses,
+    the_first_packet_to_a_new_node_arrives,
     an_address_leads_to_a_node_only_while_it_is_on_its_nic,
     a_foreign_source_is_dropped_and_counted_for_its_nic,
     ip_forwarding_lifts_the_source_check_and_nothing_else,
@@ -67,6 +68,15 @@ fn nodes_reach_each_other_by_their_primary_addresses(place: Place) {
     let responder = SocketAddr::from((second.address(), mirror.port()));
     assert_eq!(seen_as(first.netns(), responder, SOON).unwrap(), Some(first.address().into()));
     assert_eq!(vnet.drops().unwrap().no_such_address, 0);
+}
+
+fn the_first_packet_to_a_new_node_arrives(place: Place) {
+    let vnet = vnet(place);
+    let first = vnet.add_node(&NodeConfig::new("node-0", 0)).unwrap();
+    for number in 1..=40 {
+        let node = vnet.add_node(&NodeConfig::new(format!("node-{number}"), 0)).unwrap();
+        assert!(answers(&first, node.address(), SOON), "{} does not answer", node.name());
+    }
 }
 
 fn an_address_leads_to_a_node_only_while_it_is_on_its_nic(place: Place) {
@@ -152,6 +162,10 @@ fn the_gateway_and_the_platform_do_not_answer_ping(place: Place) {
     for silent in [vnet_gateway(), address("168.63.129.16"), address("169.254.169.254")] {
         assert!(!answers(&first, silent, A_WHILE), "{silent} answered");
     }
+    // Nor does the platform refuse a connection to a port it does not serve.
+    let elsewhere = SocketAddr::from(([168, 63, 129, 16], 81));
+    let refused = first.netns().run(|| TcpStream::connect_timeout(&elsewhere, A_WHILE)).unwrap().unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::TimedOut);
 }
 
 fn an_address_that_nobody_has_is_dropped_and_counted(place: Place) {

@@ -4,18 +4,21 @@
 
 mod common;
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use dotfour_rig::probe::{Mirror, Pinger, seen_as};
 use dotfour_rig::runtime::CallError;
 use dotfour_rig::{Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
-use serde_json::json;
+use serde_json::{Value, json};
 
 tests![
     a_pod_of_the_reference_plugins_talks_and_is_gone_after_del,
-    a_list_hands_each_result_on_and_is_deleted_backwards,
+    a_list_hands_each_result_on,
+    plugins_get_what_libcni_gives_them_and_del_runs_backwards,
     many_callers_share_the_work_and_answers_keep_their_order,
     a_failing_plugin_is_reported_with_its_own_words,
     a_program_that_is_not_there_is_named,
@@ -68,7 +71,7 @@ fn a_pod_of_the_reference_plugins_talks_and_is_gone_after_del(place: Place) {
     assert_eq!(pod_links(&node).len(), 0);
 }
 
-fn a_list_hands_each_result_on_and_is_deleted_backwards(place: Place) {
+fn a_list_hands_each_result_on(place: Place) {
     let (_vnet, node) = node(place);
     let mut network = ptp(&node);
     // tuning needs a prevResult with the pod's interface, and passes it on.
@@ -84,9 +87,71 @@ fn a_list_hands_each_result_on_and_is_deleted_backwards(place: Place) {
     let mac_of = |pod: &Pod| pod.links().unwrap().iter().find(|link| link.name == "eth0").and_then(|link| link.mac);
     assert_eq!(mac_of(&pod).unwrap().to_string(), "c2:b0:57:49:47:f1");
     runtime.enter(|calls| calls.check(&pod, &answer.result)).unwrap().unwrap();
-    // tuning restores what it changed, which it can only do before ptp removes the link.
     runtime.del(&pod, Some(&answer.result)).unwrap();
     assert_eq!(pod.links().unwrap().len(), 1);
+}
+
+fn plugins_get_what_libcni_gives_them_and_del_runs_backwards(place: Place) {
+    let (_vnet, node) = node(place);
+    let log = node.state_dir().join("calls");
+    // A plugin that writes down what it gets, one JSON object a call, and answers an ADD with its own name.
+    let script = format!(
+        r#"#!/bin/sh
+        input=$(cat); name=${{0##*/}}
+        env | sed -n 's/^CNI_\(.*\)/\1/p' | sort | tr '\n' ' ' >> {log}; echo "$name $input" >> {log}
+        [ $CNI_COMMAND = ADD ] && echo "{{\"from\":\"$name\"}}" || true"#,
+        log = log.display()
+    );
+    for name in ["first", "second"] {
+        // Written by another process: a file that this one has open while a parallel test starts a program is "busy".
+        let path = node.state_dir().join(name);
+        let install = Command::new("install").args(["-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped()).spawn();
+        let mut install = install.unwrap();
+        install.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        assert!(install.wait().unwrap().success());
+    }
+    let list = r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"first","a":1},{"type":"second"}]}"#;
+    let network = Network::from_list(list, vec![node.state_dir().to_owned()]).unwrap();
+    let runtime = Runtime::new(&node, &network);
+    let pod = Pod::create(&node, "default", "web-0").unwrap();
+    let answer = runtime.add(&pod).unwrap();
+    assert_eq!(answer.result, json!({ "from": "second" }));
+    runtime.enter(|calls| calls.check(&pod, &answer.result)).unwrap().unwrap();
+    runtime.del(&pod, Some(&answer.result)).unwrap();
+    runtime.enter(|calls| calls.version()).unwrap().unwrap();
+
+    let Pod { container_id, uid, .. } = &pod;
+    let environment = |command: &str| {
+        format!(
+            "ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;\
+             K8S_POD_INFRA_CONTAINER_ID={container_id};K8S_POD_UID={uid} COMMAND={command} CONTAINERID={container_id} \
+             IFNAME=eth0 NETNS={} PATH={}",
+            pod.netns_path().display(),
+            node.state_dir().display()
+        )
+    };
+    let second = json!({ "from": "second" });
+    let expected = [
+        (environment("ADD"), "first", json!({ "type": "first", "a": 1 })),
+        (environment("ADD"), "second", json!({ "type": "second", "prevResult": { "from": "first" } })),
+        (environment("CHECK"), "first", json!({ "type": "first", "a": 1, "prevResult": second })),
+        (environment("CHECK"), "second", json!({ "type": "second", "prevResult": second })),
+        (environment("DEL"), "second", json!({ "type": "second", "prevResult": second })),
+        (environment("DEL"), "first", json!({ "type": "first", "a": 1, "prevResult": second })),
+    ];
+    let calls = std::fs::read_to_string(log).unwrap();
+    let mut calls = calls.lines();
+    for (environment, name, mut input) in expected {
+        input["name"] = "n".into();
+        input["cniVersion"] = "1.0.0".into();
+        let call = calls.next().unwrap();
+        let (seen, json) = call.split_once('{').unwrap();
+        assert_eq!(seen, format!("{environment} {name} "));
+        assert_eq!(serde_json::from_str::<Value>(&format!("{{{json}")).unwrap(), input);
+    }
+    let version = calls.next().unwrap();
+    assert!(version.ends_with(r#"first {"cniVersion":"1.0.0"}"#), "{version}");
+    assert_eq!(calls.next(), None);
 }
 
 fn many_callers_share_the_work_and_answers_keep_their_order(place: Place) {

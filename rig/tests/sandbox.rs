@@ -6,12 +6,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 const RIG: &str = env!("CARGO_BIN_EXE_dotfour-rig");
+/// These tests may themselves be run in a sandbox. `up` is to make one of its own all the same, as if this were not set.
+const INHERITED: &str = "DOTFOUR_RIG_SANDBOX";
 /// Killing processes and dismantling namespaces takes milliseconds.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -83,6 +85,7 @@ impl Busy {
             read line
             exit 4";
         let mut outer = Command::new(RIG)
+            .env_remove(INHERITED)
             .args(["up", "--", "sh", "-c", script])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -117,6 +120,18 @@ impl Busy {
     fn left(&self) -> Vec<&String> {
         let in_use = namespaces_in_use();
         self.own().filter(|own| in_use.contains(*own)).collect()
+    }
+
+    /// Its status, once it has ended by itself.
+    fn status(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.outer.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < SOON, "the outer process does not end");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn assert_gone(&self) {
@@ -166,7 +181,7 @@ fn nothing_stays_after_a_normal_end() {
     assert_eq!(busy.left().len(), busy.own().count());
     // The command reads a line and ends; the others would go on.
     drop(busy.input.take());
-    assert_eq!(busy.outer.wait().unwrap().code(), Some(4));
+    assert_eq!(busy.status().code(), Some(4));
     busy.assert_gone();
     assert_eq!(Machine::now(), before);
 }
@@ -177,7 +192,7 @@ fn nothing_stays_after_a_signal_that_can_be_handed_on() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
         let mut busy = Busy::start();
         busy.signal(signal);
-        assert_eq!(busy.outer.wait().unwrap().code(), Some(128 + signal.as_raw()));
+        assert_eq!(busy.status().code(), Some(128 + signal.as_raw()));
         busy.assert_gone();
     }
     assert_eq!(Machine::now(), before);
@@ -188,9 +203,22 @@ fn nothing_stays_after_the_outer_process_is_killed() {
     let before = Machine::now();
     let mut busy = Busy::start();
     busy.signal(Signal::KILL);
-    assert_eq!(busy.outer.wait().unwrap().signal(), Some(9));
+    assert_eq!(busy.status().signal(), Some(9));
     busy.assert_gone();
     assert_eq!(Machine::now(), before);
+}
+
+#[test]
+fn no_mount_gets_out_of_a_sandbox() {
+    // On a machine whose mounts are shared, as systemd makes them; here it is a mount namespace of the test's own.
+    let script = format!(
+        "mount --make-rshared / && before=$(cat /proc/self/mountinfo) && \
+         {RIG} sandbox -- sh -c 'mount -t tmpfs inner /mnt; echo out; read line' | {{ \
+         read out; after=$(cat /proc/self/mountinfo); [ \"$before\" = \"$after\" ] && echo $out; }}"
+    );
+    let unshare = ["--user", "--map-root-user", "--mount", "sh", "-c", &script];
+    let seen = Command::new("unshare").args(unshare).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(text(&seen.stdout), "out\n", "{}", text(&seen.stderr));
 }
 
 #[test]
@@ -207,9 +235,10 @@ fn an_ordinary_user_gets_a_whole_vnet() {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap();
     let everyone = map.split_whitespace().nth(2).unwrap().parse::<u64>().unwrap() > 65_534;
     let script = "cat /proc/self/uid_map; nsenter --net=/run/netns/node-1 ping -c1 -W5 10.240.0.35";
-    let mut command = Command::new("setpriv");
+    let mut command = Command::new("env");
+    command.args(["-u", INHERITED]);
     if rustix::process::geteuid().is_root() && everyone {
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
     }
     // Otherwise whoever runs this is an ordinary user, or has been made root of a user namespace by one.
     let up = command.args([RIG, "up", "--", "sh", "-c", script]).output().unwrap();

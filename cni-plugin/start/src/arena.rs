@@ -1,7 +1,10 @@
-//! The heap: a fixed arena in the program's zeroed memory, handed out from one end and never given back.
+//! The heap: a fixed arena in the program's zeroed memory, handed out from one end. Only the last block is ever taken
+//! back.
 //!
 //! The program lives for less than a millisecond and its input is bounded, so nothing else is needed, and nothing else
-//! costs as little: pages that are not touched do not exist, and no system call is made.
+//! costs as little: pages that are not touched do not exist, and no system call is made. It begins below the second
+//! multiple of 2 MiB, so that even where huge pages are always given a usual call touches none, and waits for none to
+//! be zeroed.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::{Cell, UnsafeCell};

@@ -105,13 +105,13 @@ impl Refusals {
 
 /// Sends what Azure would drop, from the first node.
 pub(super) fn what_azure_refuses(vnet: &Vnet, nodes: &[Node]) -> Result<Refusals, DemoError> {
-    let (Some(first), Some(last)) = (nodes.first(), nodes.last()) else {
+    let Some(first) = nodes.first() else {
         return Err(DemoError::TooManyPods { pods: 0, nodes: 0 });
     };
     let gateway_answered = Pinger::open(first.netns())?.ping(vnet.gateway(), SILENCE)?.is_some();
     let forged = Ipv4Addr::new(10, 240, 200, 200);
     let before = vnet.drops()?.of(first.nic()).foreign_source;
-    spoof_echo(first.netns(), forged, last.address())?;
+    spoof_echo(first.netns(), forged, vnet.gateway())?;
     let after = vnet.drops()?.of(first.nic()).foreign_source;
     Ok(Refusals { gateway_answered, forged, dropped: (before, after) })
 }

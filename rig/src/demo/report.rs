@@ -27,18 +27,18 @@ pub(super) fn topology(vnet: &Vnet, hosts: &[Host<'_>], pods: &[Wired<'_>], plug
         println!("    │");
         println!("    {branch} {:<8} eth0 {:<15} {}", node.name(), node.address(), node.mac());
         println!("    {trunk}  ├─ on the NIC  {:>3} addresses  {}", addresses.len() - 1, pool.unwrap_or_default());
-        println!("    {trunk}  └─ running     {:>3} pods       {}", here.len(), used.unwrap_or_default());
+        println!("    {trunk}  └─ in pods     {:>3} addresses  {}", here.len(), used.unwrap_or_default());
     }
     let size = std::fs::metadata(plugin).map(|file| file.len().div_ceil(1024)).unwrap_or_default();
-    let nodes = hosts.len();
-    println!(
-        "\n  {} pods on {nodes} nodes, each by one call of the plugin ({size} KiB) to its node's dotfour-ipamd",
-        pods.len()
-    );
+    let (pods, nodes) = (count(pods.len(), "pod"), count(hosts.len(), "node"));
+    println!("\n  {pods} on {nodes}, each by one call of the plugin ({size} KiB) to its node's dotfour-ipamd");
     Ok(())
 }
 
 pub(super) fn talk(talk: &Talk) {
+    if talk.same_node.asked + talk.across.asked == 0 {
+        return;
+    }
     println!("\n  {:<28}{:>10}{:>14}{:>16}{:>18}", "pods talk", "pairs", "answered", "median", "own address seen");
     for (name, pairs) in [("on one node", &talk.same_node), ("across nodes, by the fabric", &talk.across)] {
         if pairs.asked > 0 {
@@ -77,6 +77,10 @@ pub(super) fn left(nodes: &[Left]) {
 
 pub(super) fn end(took: Duration) {
     println!("\n  All gone again. {:.1} s in all.\n", took.as_secs_f64());
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Round trips are microseconds: three decimals.

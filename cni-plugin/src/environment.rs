@@ -71,6 +71,11 @@ impl<'a> Environment<'a> {
         found
     }
 
+    /// Whether a verb is asked for at all.
+    pub fn has_command(&self) -> bool {
+        self.command.is_some()
+    }
+
     /// The verb asked for.
     ///
     /// # Errors

@@ -54,8 +54,9 @@ pub fn run<'a>(
 
 /// What to print, and the exit status.
 fn answer(environment: &Environment<'_>, stdin: BorrowedFd<'_>) -> (Vec<u8>, i32) {
-    // The command comes first, so that somebody who runs the plugin by hand is told, and not waited for.
-    let input = match environment.command().and_then(|_| stdio::read(stdin)) {
+    // Somebody who runs the plugin by hand is told so, and not waited for.
+    let input = if environment.has_command() { stdio::read(stdin) } else { Ok(Vec::new()) };
+    let input = match input {
         Ok(input) => input,
         Err(failure) => return (result::failed(CniVersion::NEWEST, &failure), 1),
     };
@@ -84,6 +85,7 @@ fn add(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> 
             ifname: variables.ifname.into(),
         },
         pod: variables.pod,
+        started_ns: None,
     }));
     match call::call(&config.socket, &request, Some(&namespace), call::ADD_DEADLINE)? {
         Answer::Attached(attachment) => {

@@ -61,6 +61,8 @@ fn an_error_is_of_the_version_asked_for() {
         let input = format!(r#"{{"cniVersion":"{version}","name":1}}"#);
         assert_eq!(error(&ADD, input.as_bytes())["cniVersion"], carried);
     }
+    let unserved = [("CNI_COMMAND", &b"CHECK"[..])];
+    assert_eq!(error(&unserved, br#"{"cniVersion":"0.4.0"}"#)["cniVersion"], "0.4.0");
     assert_eq!(error(&[], b"")["cniVersion"], "1.1.0");
 }
 

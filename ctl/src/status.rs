@@ -67,6 +67,7 @@ mod tests {
             source: "wireserver".into(),
             nic: "eth0".into(),
             node_address: "10.240.0.4".parse().unwrap(),
+            collected: 0,
             pool: PoolCounts { total: 30, free: 28, assigned: 2, ..PoolCounts::default() },
             attachments: vec![attachment("10.240.0.5", Some("web-0")), attachment("10.240.0.16", None)],
             more: false,

@@ -29,13 +29,7 @@ impl Batch {
     /// Gives a link an address. IPv6 addresses skip duplicate detection (`nodad`). An address that is there already is
     /// refused with `EEXIST`.
     pub fn add_address(&mut self, step: &'static str, link: u32, address: IpNet, prefix_route: PrefixRoute) {
-        let mut message = AddressMessage::default();
-        message.header.family = family(address.addr());
-        message.header.prefix_len = address.prefix_len();
-        message.header.index = link;
-        message.header.scope = AddressScope::Universe;
-        message.attributes.push(AddressAttribute::Address(address.addr()));
-        message.attributes.push(AddressAttribute::Local(address.addr()));
+        let mut message = message(link, address);
         let mut flags = AddressFlags::empty();
         if prefix_route == PrefixRoute::Omit {
             flags |= AddressFlags::Noprefixroute;
@@ -46,4 +40,20 @@ impl Batch {
         message.attributes.push(AddressAttribute::Flags(flags));
         self.push(step, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL);
     }
+
+    /// Takes an address from a link. One that is not there is refused with `EADDRNOTAVAIL`.
+    pub fn delete_address(&mut self, step: &'static str, link: u32, address: IpNet) {
+        self.push(step, RouteNetlinkMessage::DelAddress(message(link, address)), 0);
+    }
+}
+
+fn message(link: u32, address: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address.addr());
+    message.header.prefix_len = address.prefix_len();
+    message.header.index = link;
+    message.header.scope = AddressScope::Universe;
+    message.attributes.push(AddressAttribute::Address(address.addr()));
+    message.attributes.push(AddressAttribute::Local(address.addr()));
+    message
 }

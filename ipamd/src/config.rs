@@ -8,10 +8,14 @@ use hyper::Uri;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::pool::Rest;
+
 /// The default place of the daemon's state. It is a tmpfs, so that it dies with a reboot as pods do.
 const DEFAULT_STATE_DIR: &str = "/run/dotfour";
 /// How long caches in the network, and connections of the pod before, get to forget an address.
 const DEFAULT_COOLDOWN: Duration = Duration::from_secs(30);
+/// What is enough when every address is resting: the pool must not be a dead end.
+const DEFAULT_COOLDOWN_FLOOR: Duration = Duration::from_secs(5);
 /// AKS's default for Azure CNI.
 const DEFAULT_MAX_PODS: u16 = 30;
 /// The most addresses Azure gives a NIC, less the node's own.
@@ -35,7 +39,11 @@ pub struct Config {
     /// Directory of the daemon's state.
     pub state_dir: PathBuf,
     /// How long a released address rests.
-    pub cooldown: Duration,
+    pub rest: Rest,
+    /// Where plugins leave DELs that found no daemon.
+    pub spool_dir: PathBuf,
+    /// Whether pool addresses that somebody put on the NIC are removed from it.
+    pub reclaim_nic_addresses: bool,
     /// How many pods the node may run.
     pub max_pods: u16,
     /// Where addresses come from.
@@ -144,7 +152,10 @@ struct Raw {
     networks: Option<Vec<String>>,
     socket: Option<PathBuf>,
     state_dir: Option<PathBuf>,
+    spool_dir: Option<PathBuf>,
     cooldown: Option<String>,
+    cooldown_floor: Option<String>,
+    reclaim_nic_addresses: Option<bool>,
     max_pods: Option<u16>,
     source: RawSource,
     masquerade: Option<serde_json::Value>,
@@ -212,12 +223,16 @@ impl Raw {
             return Err(format!("maxPods is {max_pods}; Azure gives a NIC at most {MOST_PODS} pod addresses"));
         }
         let socket = absolute("socket", self.socket.unwrap_or_else(|| dotfour_protocol::DEFAULT_SOCKET.into()))?;
+        let beside_socket = socket.with_file_name(dotfour_protocol::SPOOL_NAME);
+        let spool_dir = absolute("spoolDir", self.spool_dir.unwrap_or(beside_socket))?;
         Ok(Config {
             nic: self.nic,
             networks: self.networks.unwrap_or_default(),
             socket,
             state_dir: absolute("stateDir", self.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))?,
-            cooldown: duration("cooldown", self.cooldown.as_deref(), DEFAULT_COOLDOWN)?,
+            rest: rest(self.cooldown.as_deref(), self.cooldown_floor.as_deref())?,
+            spool_dir,
+            reclaim_nic_addresses: self.reclaim_nic_addresses.unwrap_or(false),
             max_pods,
             refresh: refresh(self.source.refresh.as_deref())?,
             source: self.source.check()?,
@@ -309,6 +324,16 @@ fn duration(key: &str, text: Option<&str>, default: Duration) -> Result<Duration
         humantime::parse_duration(text)
             .map_err(|_| format!("{key}: {text:?} is not a duration with its unit, such as 30s, 500ms or 2m"))
     })
+}
+
+fn rest(cooldown: Option<&str>, floor: Option<&str>) -> Result<Rest, String> {
+    let cooldown = duration("cooldown", cooldown, DEFAULT_COOLDOWN)?;
+    let default_floor = DEFAULT_COOLDOWN_FLOOR.min(cooldown);
+    let floor = duration("cooldownFloor", floor, default_floor)?;
+    if floor > cooldown {
+        return Err(format!("cooldownFloor: {floor:?} is longer than the cooldown of {cooldown:?}"));
+    }
+    Ok(Rest { cooldown, floor })
 }
 
 /// The time between two looks at the source, which is never zero: that would be a busy loop against Azure's endpoint.

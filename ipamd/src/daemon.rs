@@ -3,24 +3,31 @@
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dotfour_datapath::Socket;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::errors::{counts_in_words, with_source};
+use crate::keeper::{self, Notice};
 use crate::kernel::{NodeView, ObserveError, observe};
-use crate::nic::{self, NicError};
-use crate::pool::{Exclusion, Pool, PoolAddress, eligible};
-use crate::recover::{adopt, recover};
+use crate::lease::journal::remember;
+use crate::lease::ledger::NotRecorded;
+use crate::lease::recover::{self, Found};
+use crate::lease::{Identity, Journal, Ledger};
+use crate::nic::{self, Nic, NicError};
+use crate::pool::{Exclusion, Pool, eligible};
 use crate::server::Server;
 use crate::source::{AddressSource, NicView, SourceError};
+use crate::takeover::{describe, foreign_uses, on_nic};
 use crate::verbs::{Node, now};
+use crate::watch::watch;
 use crate::wiring::Janitor;
 use crate::wiring::names::LINK_INDICES;
 use crate::wiring::pod::LinkIndices;
@@ -69,6 +76,15 @@ pub enum StartError {
     /// No NIC can be chosen.
     #[error(transparent)]
     Nic(#[from] NicError),
+    /// Leases cannot be recorded.
+    #[error("stateDir: {path} cannot be written")]
+    NotRecorded {
+        /// The directory.
+        path: String,
+        /// Why.
+        #[source]
+        source: NotRecorded,
+    },
     /// The socket cannot be served.
     #[error("socket: {path} cannot be served")]
     Socket {
@@ -98,56 +114,118 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
 
     let source = AddressSource::new(config);
-    let view = observe().await?;
     let reports = first_report(&source).await?;
+    let view = observe().await?;
     let (nic, report) = nic::choose(&reports, &view, config.nic.as_deref())?;
-    let mut pool = Pool::new(config.cooldown);
-    let offered = fill(&mut pool, report);
-    if offered < usize::from(config.max_pods) {
-        warn!("the source offers {offered} pod addresses on {}, fewer than maxPods ({})", nic.name, config.max_pods);
-    }
-    let recovered = recover(&view.links);
-    for finding in adopt(&mut pool, &recovered.leases) {
-        warn!("{finding}");
-    }
-    reserve_node_addresses(&mut pool, &view);
-    for link in &recovered.foreign {
-        warn!(link, "looks like a pod's link and is not one of ours; left alone");
-    }
+    let identity =
+        Identity::of_this_machine().map_err(|source| StartError::Setup { what: "read the boot id", source })?;
+    let found = recover::find(&view.links);
+    let pool = fill_pool(config, &nic, report, &view, &found, &identity);
     ensure_forwarding()?;
 
     let netlink = |source| StartError::Setup { what: "open a netlink socket", source };
     let (janitor, janitor_thread) = Janitor::start(Socket::open().map_err(netlink)?).map_err(netlink)?;
-    recovered.condemned_groups.iter().for_each(|group| janitor.bury(*group));
+    found.condemned_groups.iter().for_each(|group| janitor.bury(*group));
     let counts = counts_in_words(&pool.counts());
-    let node = Node::new(pool, nic, config.networks.clone(), source.kind(), janitor);
+    let ledger = Ledger::new(pool, Journal::new(&config.state_dir, identity));
+    // Before the first ADD, so that a journal that cannot be written is known at once.
+    ledger
+        .checkpoint()
+        .map_err(|source| StartError::NotRecorded { path: config.state_dir.display().to_string(), source })?;
+    let node = Node::new(ledger, nic, config.networks.clone(), source.kind(), janitor);
     let indices = Arc::new(LinkIndices::starting_at(index_seed(&view)));
+    let (notices, noticed) = mpsc::channel();
+    let keeper_thread = keeper::start(Arc::clone(&node), &indices, config.spool_dir.clone(), noticed)
+        .map_err(|source| StartError::Setup { what: "open spoolDir", source })?;
+    let watch = tokio::spawn(watch(notices.clone()));
     let server = Server::start(&config.socket, &node, &indices)
         .map_err(|source| StartError::Socket { path: config.socket.display().to_string(), source })?;
     info!(
-        nic = node.nic.name, address = %node.nic.address, source = source.kind(), recovered = recovered.leases.len(),
+        nic = node.nic.name, address = %node.nic.address, source = source.kind(), recovered = found.pods.len(),
         "serving on {}: {counts}", config.socket.display()
     );
 
+    let mut refill = Refill { source, node: Arc::clone(&node), config, notices: notices.clone(), failing: false };
+    refill.note_nic_addresses(&view);
     let mut refresh = tokio::time::interval(config.refresh);
     refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     refresh.tick().await;
-    let mut failing = false;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = refresh.tick() => failing = refill(&source, &node, config, failing).await,
+            _ = refresh.tick() => refill.look().await,
         }
     }
     info!("stopping; pods keep their wiring");
     server.stop();
+    watch.abort();
+    // The keeper listens until it is told.
+    let _ = notices.send(Notice::Stop);
+    join(keeper_thread);
+    drop(refill);
     // The last reference: its end ends the janitor, which deletes what is still condemned.
     drop(node);
-    if janitor_thread.join().is_err() {
-        warn!("the janitor had panicked");
-    }
+    join(janitor_thread);
     Ok(())
+}
+
+fn join(thread: JoinHandle<()>) {
+    let name = thread.thread().name().unwrap_or("a thread").to_owned();
+    if thread.join().is_err() {
+        warn!("{name} had panicked");
+    }
+}
+
+/// The pool as it is known at the start: what the source offers, less what is in use.
+fn fill_pool(
+    config: &Config,
+    nic: &Nic,
+    report: &NicView,
+    view: &NodeView,
+    found: &Found,
+    identity: &Identity,
+) -> Pool {
+    let mut pool = Pool::new(config.rest);
+    let (offered, excluded) = eligible(report, nic.index);
+    for Exclusion { address, reason } in excluded {
+        debug!(%address, ?reason, "does not enter the pool");
+    }
+    pool.apply_view(&offered);
+    if offered.len() < usize::from(config.max_pods) {
+        warn!(
+            "the source offers {} pod addresses on {}, fewer than maxPods ({})",
+            offered.len(),
+            nic.name,
+            config.max_pods
+        );
+    }
+    let remembered = remember(&config.state_dir, identity);
+    let restored = recover::restore(&mut pool, found, &remembered, nic.index, now());
+    for finding in remembered.findings.iter().chain(&restored.findings) {
+        warn!("{finding}");
+    }
+    for key in &restored.collected {
+        info!(%key, "collected: its pod went away while the daemon did");
+    }
+    for link in &found.foreign {
+        warn!(link, "looks like a pod's link and is not readable as one of ours; left alone");
+    }
+    reserve(&mut pool, view, nic.index);
+    pool
+}
+
+/// Keeps what others use out of the pool, and lets go of what they do not use any more.
+fn reserve(pool: &mut Pool, view: &NodeView, nic: u32) {
+    let (reserved, freed) = pool.reserve_exactly(&foreign_uses(view));
+    let nic = view.link_name(nic).to_owned();
+    // What is on the NIC is one finding of its own.
+    for (address, reason) in reserved.iter().filter(|(_, reason)| *reason != format!("found on {nic}")) {
+        warn!(%address, "is offered for pods and {reason}; kept out of the pool");
+    }
+    for address in freed {
+        info!(%address, "is not used by others any more; free for pods");
+    }
 }
 
 /// Holds the state directory for this process, by a lock of the kernel's that ends with it, however it ends.
@@ -176,75 +254,65 @@ async fn first_report(source: &AddressSource) -> Result<Vec<NicView>, StartError
     }
 }
 
-/// Puts what a report offers into the pool; returns how many addresses pods may have.
-fn fill(pool: &mut Pool, report: &NicView) -> usize {
-    let (offered, excluded) = eligible(report);
-    for Exclusion { address, reason } in excluded {
-        tracing::debug!(%address, ?reason, "does not enter the pool");
-    }
-    apply(pool, &offered);
-    offered.len()
+/// Looks at the source and the node again and again, and lets the pool follow.
+struct Refill<'c> {
+    source: AddressSource,
+    node: Arc<Node>,
+    config: &'c Config,
+    notices: mpsc::Sender<Notice>,
+    /// Whether the last look failed, so that a failure that lasts is told once.
+    failing: bool,
 }
 
-fn apply(pool: &mut Pool, offered: &[PoolAddress]) {
-    let change = pool.apply_view(offered);
-    if !change.added.is_empty() || !change.removed.is_empty() {
-        info!(added = change.added.len(), removed = change.removed.len(), "the pool follows the source");
+impl Refill<'_> {
+    async fn look(&mut self) {
+        let outcome = self.try_look().await;
+        match &outcome {
+            Ok(()) if self.failing => info!("the source reports again"),
+            Err(reason) if !self.failing => warn!("the pool stays as it is: {reason}"),
+            _ => {}
+        }
+        self.failing = outcome.is_err();
     }
-    for address in change.withdrawn_in_use {
-        warn!(%address, "is used by a pod, and the source does not report it any more");
-    }
-}
 
-/// What is on a link of the node is not a pod's, whatever a source says.
-fn reserve_node_addresses(pool: &mut Pool, view: &NodeView) {
-    for (address, link) in view.all_addresses() {
-        if pool.reserve(address, format!("found on {link}")) {
-            warn!(%address, "is offered for pods and found on {link}; kept out of the pool");
+    async fn try_look(&mut self) -> Result<(), String> {
+        let reports = self.source.report().await.map_err(|e| with_source(&e))?;
+        let view = observe().await.map_err(|e| with_source(&e))?;
+        let (nic, report) = nic::choose(&reports, &view, self.config.nic.as_deref()).map_err(|e| e.to_string())?;
+        if nic.index != self.node.nic.index {
+            return Err(format!("the source means {} now, not {}", nic.name, self.node.nic.name));
         }
+        let (offered, _) = eligible(report, nic.index);
+        let change = {
+            let mut pool = self.node.ledger.pool();
+            let change = pool.apply_view(&offered);
+            reserve(&mut pool, &view, nic.index);
+            change
+        };
+        if !change.added.is_empty() || !change.removed.is_empty() {
+            info!(added = change.added.len(), removed = change.removed.len(), "the pool follows the source");
+        }
+        for address in change.withdrawn_in_use {
+            warn!(%address, "is used by a pod, and the source does not report it any more");
+        }
+        self.note_nic_addresses(&view);
+        Ok(())
     }
-}
 
-/// One look at the source. Returns whether it failed, so that a failure that lasts is told once.
-async fn refill(source: &AddressSource, node: &Node, config: &Config, was_failing: bool) -> bool {
-    let report = match source.report().await {
-        Ok(reports) => reports,
-        Err(e) => {
-            if !was_failing {
-                warn!("the pool stays as it is: {}", with_source(&e));
-            }
-            return true;
+    /// Pool addresses on the NIC itself: removed if the configuration asks for it, reported otherwise.
+    fn note_nic_addresses(&mut self, view: &NodeView) {
+        let held = {
+            let pool = self.node.ledger.pool();
+            on_nic(view, self.node.nic.index, |address| pool.state(address).is_some())
+        };
+        if held.is_empty() {
+            return;
         }
-    };
-    let chosen = match observe().await {
-        Ok(view) => nic::choose(&report, &view, config.nic.as_deref()).map(|(nic, report)| (nic, report.clone(), view)),
-        Err(e) => {
-            warn!("the pool stays as it is: {}", with_source(&e));
-            return true;
-        }
-    };
-    match chosen {
-        Ok((nic, report, view)) if nic.index == node.nic.index => {
-            let (offered, _) = eligible(&report);
-            let mut pool = node.pool();
-            apply(&mut pool, &offered);
-            reserve_node_addresses(&mut pool, &view);
-            if was_failing {
-                info!("the source reports again");
-            }
-            false
-        }
-        Ok((nic, ..)) => {
-            if !was_failing {
-                warn!("the pool stays as it is: the source means {} now, not {}", nic.name, node.nic.name);
-            }
-            true
-        }
-        Err(e) => {
-            if !was_failing {
-                warn!("the pool stays as it is: {e}");
-            }
-            true
+        if self.config.reclaim_nic_addresses {
+            // The keeper lives as long as this.
+            let _ = self.notices.send(Notice::Reclaim(held));
+        } else {
+            warn!("{}", describe(&held, &self.node.nic.name));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::error::Error;
 
 use dotfour_protocol::{Cause, Failure, PoolCounts};
 
+use crate::lease::ledger::NotRecorded;
 use crate::wiring::WireError;
 
 /// Why an ADD failed. The pool and the kernel are as before.
@@ -21,6 +22,18 @@ pub enum AddError {
     /// No descriptor came with the message.
     #[error("no network namespace came with the ADD")]
     NoNamespace,
+    /// Nobody waits for the answer any more. There is nobody to read this, either.
+    #[error("the caller of the ADD is gone")]
+    CallerGone,
+    /// A DEL came first.
+    #[error("a DEL that came after this ADD was started has ended it already")]
+    Overtaken,
+    /// An address that was asked for is not to be had.
+    #[error("the address that was asked for is not free")]
+    Asked,
+    /// The lease is not on record.
+    #[error(transparent)]
+    NotRecorded(#[from] NotRecorded),
     /// Every address is taken.
     #[error("no pod address is free")]
     Exhausted(PoolCounts),
@@ -38,6 +51,13 @@ impl From<AddError> for Failure {
             ),
             AddError::NoNamespace => {
                 (Cause::ProtocolMismatch, "install the plugin and the daemon from the same release".into())
+            }
+            AddError::CallerGone | AddError::Overtaken => {
+                (Cause::OvertakenByDel, "none: the runtime has given this sandbox up".into())
+            }
+            AddError::Asked => (Cause::PoolExhausted, "ask for another address, or for none".into()),
+            AddError::NotRecorded(_) => {
+                (Cause::NotRecorded, "see the daemon's log; make room on the file system of stateDir".into())
             }
             AddError::Exhausted(_) => (
                 Cause::PoolExhausted,

@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 
 /// The node's links, their addresses, and where its default route leads.
 #[derive(Debug, Clone, Default)]
@@ -19,9 +19,27 @@ pub struct NodeView {
     pub addresses: HashMap<u32, Vec<IpNet>>,
     /// The link of the IPv4 default route with the lowest metric.
     pub default_route_link: Option<u32>,
+    /// Routes of the main table that lead to one address.
+    pub host_routes: Vec<HostRoute>,
+}
+
+/// A route to one address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostRoute {
+    /// The address.
+    pub address: IpAddr,
+    /// Index of the link it leads to.
+    pub link: u32,
+    /// The route protocol number of whoever made it.
+    pub protocol: u8,
 }
 
 impl NodeView {
+    /// A link's name, or a word for one that is gone.
+    pub fn link_name(&self, index: u32) -> &str {
+        self.links.iter().find(|link| link.index == index).map_or("a link that is gone", |link| link.name.as_str())
+    }
+
     /// All addresses on the node's links, with the link's name.
     pub fn all_addresses(&self) -> impl Iterator<Item = (IpAddr, &str)> {
         self.links.iter().flat_map(|link| {
@@ -81,30 +99,44 @@ async fn dump(handle: &rtnetlink::Handle) -> Result<NodeView, ObserveError> {
     let mut routes = handle.route().get(rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new().build()).execute();
     let mut best = None;
     while let Some(route) = routes.try_next().await.map_err(failed("routes"))? {
-        if let Some((metric, link)) = default_route(&route)
-            && best.is_none_or(|(lowest, _)| metric < lowest)
-        {
-            best = Some((metric, link));
+        let Some(route) = read_route(&route) else { continue };
+        match route.destination.map(|net| (net.prefix_len(), net.addr())) {
+            None | Some((0, _)) if best.is_none_or(|(lowest, _)| route.metric < lowest) => {
+                best = Some((route.metric, route.link));
+            }
+            Some((32 | 128, address)) => {
+                view.host_routes.push(HostRoute { address, link: route.link, protocol: route.protocol });
+            }
+            _ => {}
         }
     }
     view.default_route_link = best.map(|(_, link)| link);
     Ok(view)
 }
 
-/// Metric and link of a default route of the main table.
-fn default_route(route: &RouteMessage) -> Option<(u32, u32)> {
-    const MAIN_TABLE: u8 = 254;
-    if route.header.destination_prefix_length != 0 || route.header.table != MAIN_TABLE {
+struct Route {
+    /// Absent for a default route.
+    destination: Option<IpNet>,
+    metric: u32,
+    link: u32,
+    protocol: u8,
+}
+
+/// A unicast route of the main table with a link of its own.
+fn read_route(message: &RouteMessage) -> Option<Route> {
+    if message.header.table != RouteHeader::RT_TABLE_MAIN || message.header.kind != RouteType::Unicast {
         return None;
     }
-    let mut metric = 0;
-    let mut link = None;
-    for attribute in &route.attributes {
+    let mut route = Route { destination: None, metric: 0, link: 0, protocol: message.header.protocol.into() };
+    for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Priority(priority) => metric = *priority,
-            RouteAttribute::Oif(index) => link = Some(*index),
+            RouteAttribute::Priority(metric) => route.metric = *metric,
+            RouteAttribute::Oif(index) => route.link = *index,
+            RouteAttribute::Destination(RouteAddress::Inet(v4)) => {
+                route.destination = IpNet::new((*v4).into(), message.header.destination_prefix_length).ok();
+            }
             _ => {}
         }
     }
-    link.map(|link| (metric, link))
+    (route.link != 0).then_some(route)
 }

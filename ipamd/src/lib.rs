@@ -4,8 +4,10 @@
 //!
 //! - [`config`] is the YAML file, checked; [`daemon`] is the life of the process from start to end.
 //! - [`source`] says which addresses the NIC carries; [`kernel`] says what the node looks like; [`nic`] matches the two.
-//! - [`pool`] is pure: which address is in which state, and whose. [`recover`] fills it from the kernel after a restart.
+//! - [`pool`] is pure: which address is in which state, and whose. [`lease`] puts its changes on record, and restores it
+//!   from kernel and record after a restart; [`takeover`] finds who else uses its addresses.
 //! - [`server`] takes calls from the plugin; [`verbs`] has one file for each; [`wiring`] makes and unmakes a pod's links.
+//! - [`keeper`] ends what ended without telling: links that vanished ([`watch`]), DELs that found no daemon ([`spool`]).
 //! - [`errors`] turns what went wrong into what an operator reads.
 //!
 //! Invariants: the pool is never locked over IO or a kernel call; an assigned address never leaves the pool; one call at a
@@ -14,11 +16,15 @@
 pub mod config;
 pub mod daemon;
 pub mod errors;
+pub mod keeper;
 pub mod kernel;
+pub mod lease;
 pub mod nic;
 pub mod pool;
-pub mod recover;
 pub mod server;
 pub mod source;
+pub mod spool;
+pub mod takeover;
 pub mod verbs;
+pub mod watch;
 pub mod wiring;

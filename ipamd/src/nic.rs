@@ -163,6 +163,7 @@ mod tests {
             links: vec![link(1, "lo", "00:00:00:00:00:00"), link(2, "eth0", MAC)],
             addresses: [(2, vec!["10.240.0.4/16".parse().unwrap()])].into(),
             default_route_link: Some(2),
+            host_routes: vec![],
         }
     }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use dotfour_protocol::frame::{MAX_MESSAGE, decode_request, encode_reply};
 use dotfour_protocol::{Cause, Failure, Reply, Request};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, chmod};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
@@ -117,7 +118,7 @@ impl Worker {
                 return;
             }
         };
-        let answer = answer(request, netns, &self.node, &mut self.wirer);
+        let answer = answer(request, netns, &self.node, &mut self.wirer, || waits(caller));
         if let Reply::Failed(failure) = &answer.reply {
             warn!(code = failure.code, "refused: {failure}");
         }
@@ -127,6 +128,16 @@ impl Worker {
                 take_back(added, &self.node, &mut self.wirer);
             }
         }
+    }
+}
+
+/// Whether the caller's end of the connection is still open.
+fn waits(caller: &OwnedFd) -> bool {
+    let mut look = [PollFd::new(caller, PollFlags::RDHUP)];
+    match poll(&mut look, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+        Ok(_) => !look.iter().any(|fd| fd.revents().intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR)),
+        // Not to know is no reason to refuse.
+        Err(_) => true,
     }
 }
 

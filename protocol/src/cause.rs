@@ -24,6 +24,10 @@ pub enum Cause {
     InterfaceTaken,
     /// The key has a live attachment already, and it is not in this namespace.
     AttachmentConflict,
+    /// A DEL that came after this ADD was started has ended it.
+    OvertakenByDel,
+    /// The lease cannot be recorded.
+    NotRecorded,
     /// No pod address is free now.
     PoolExhausted,
     /// The node daemon does not answer on its socket.
@@ -53,6 +57,8 @@ impl Cause {
         Cause::InvalidNetworkConfig,
         Cause::InterfaceTaken,
         Cause::AttachmentConflict,
+        Cause::OvertakenByDel,
+        Cause::NotRecorded,
         Cause::PoolExhausted,
         Cause::DaemonUnavailable,
         Cause::DeadlineExceeded,
@@ -79,6 +85,8 @@ impl Cause {
             Cause::DaemonUnavailable => ("daemon-unavailable", 11),
             Cause::DeadlineExceeded => ("deadline-exceeded", 11),
             Cause::AttachmentConflict => ("attachment-conflict", 100),
+            Cause::OvertakenByDel => ("overtaken-by-del", 104),
+            Cause::NotRecorded => ("not-recorded", 105),
             Cause::KernelRefused => ("kernel-refused", 101),
             Cause::ProtocolMismatch => ("protocol-mismatch", 102),
             Cause::PermissionDenied => ("permission-denied", 103),

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use serde::Deserialize;
 
-use crate::{Cause, Failure, Reply, Request, VERSION};
+use crate::{Cause, Failure, Reply, Request, SpooledDel, VERSION};
 
 /// The longest message either side sends or takes, in bytes. A default unix socket carries up to 212,960; the limit is
 /// far above what an attachment needs and small enough for a buffer kept by each of the daemon's threads.
@@ -40,6 +40,21 @@ pub fn decode_request(bytes: &[u8]) -> Result<Request, Failure> {
 /// Reads a reply.
 pub fn decode_reply(bytes: &[u8]) -> Result<Reply, Failure> {
     serde_json::from_slice(bytes).map_err(|e| mismatch(format!("the daemon's reply is not one this plugin knows: {e}")))
+}
+
+/// A DEL for the spool as bytes.
+pub fn encode_spooled(del: &SpooledDel) -> Result<Vec<u8>, Failure> {
+    bounded(serde_json::to_vec(del))
+}
+
+/// Reads a DEL from the spool.
+pub fn decode_spooled(bytes: &[u8]) -> Result<SpooledDel, Failure> {
+    let del: SpooledDel =
+        serde_json::from_slice(bytes).map_err(|e| mismatch(format!("the file is not a spooled DEL: {e}")))?;
+    if del.version != VERSION {
+        return Err(mismatch(format!("the spooled DEL has version {}, this daemon reads {VERSION}", del.version)));
+    }
+    Ok(del)
 }
 
 fn bounded(encoded: serde_json::Result<Vec<u8>>) -> Result<Vec<u8>, Failure> {
@@ -77,6 +92,7 @@ mod tests {
         Request::new(Call::Add(Add {
             key: AttachmentKey { network: "azure".into(), container_id: "c0ffee".into(), ifname: "eth0".into() },
             pod: Some(PodName { namespace: "default".into(), name: "web-0".into() }),
+            started_ns: Some(12_345),
         }))
     }
 

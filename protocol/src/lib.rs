@@ -19,7 +19,8 @@ pub mod message;
 pub use cause::{Cause, Failure};
 pub use key::{AttachmentKey, PodName};
 pub use message::{
-    Add, Attachment, AttachmentStatus, Call, Del, NodeStatus, PodAddress, PoolCounts, Reply, Request, Route, Status,
+    Add, Attachment, AttachmentStatus, Call, Del, NodeStatus, PodAddress, PoolCounts, Reply, Request, Route,
+    SpooledDel, Status,
 };
 
 /// The version of the messages in this crate, sent in every [`Request`].
@@ -27,3 +28,6 @@ pub const VERSION: u16 = 1;
 
 /// The default path of the daemon's socket.
 pub const DEFAULT_SOCKET: &str = "/run/dotfour/ipamd.sock";
+
+/// The name of the spool directory beside the socket, where a DEL goes that finds no daemon.
+pub const SPOOL_NAME: &str = "spool";

@@ -45,6 +45,11 @@ pub struct Add {
     /// The pod's name, where the runtime gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodName>,
+    /// When the plugin was started, in nanoseconds of `CLOCK_MONOTONIC`. A DEL ends every ADD that was started before it,
+    /// so this tells an ADD that was overtaken from a new one. Absent from plugins that do not say: the moment counts at
+    /// which the daemon reads the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_ns: Option<u64>,
 }
 
 /// CNI DEL. Repeating it, or asking for a key that nobody knows, succeeds.
@@ -52,6 +57,18 @@ pub struct Add {
 pub struct Del {
     /// Whose attachment it is.
     pub key: AttachmentKey,
+}
+
+/// A DEL that found no daemon, as the plugin leaves it in the spool directory: one file each, written under a name that
+/// begins with a dot and then renamed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpooledDel {
+    /// [`crate::VERSION`] of the plugin.
+    pub version: u16,
+    /// Whose attachment it was.
+    pub key: AttachmentKey,
+    /// When the plugin was started, in nanoseconds of `CLOCK_MONOTONIC`. For the cancellation of an ADD, when that ADD was.
+    pub at_ns: u64,
 }
 
 /// A question about the daemon's state. The list of attachments comes in pages, so that any number of pods fits.
@@ -127,6 +144,9 @@ pub struct NodeStatus {
     pub node_address: IpAddr,
     /// How many addresses are in which state.
     pub pool: PoolCounts,
+    /// How many leases were released since the daemon's start without a DEL, because their pod was gone.
+    #[serde(default)]
+    pub collected: u64,
     /// One page of the attachments, ordered by first address.
     pub attachments: Vec<AttachmentStatus>,
     /// Whether more attachments follow behind the last of this page.

@@ -1,4 +1,4 @@
-use dotfour_protocol::{NodeStatus, PoolCounts, Reply, frame};
+use dotfour_protocol::{Reply, frame};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -99,15 +99,5 @@ fn what_is_no_answer_is_refused_and_named() {
 
 #[test]
 fn a_reply_to_somebody_else_is_refused() {
-    let status = Reply::Status(NodeStatus {
-        version: "1".into(),
-        mode: "azure".into(),
-        source: "static".into(),
-        nic: "eth0".into(),
-        node_address: [10, 240, 0, 4].into(),
-        pool: PoolCounts::default(),
-        attachments: Vec::new(),
-        more: false,
-    });
-    assert!(Answer::read(&frame::encode_reply(&status).unwrap()).is_err());
+    assert!(Answer::read(br#"{"status":{"version":"1"}}"#).is_err());
 }

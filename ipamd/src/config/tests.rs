@@ -13,8 +13,11 @@ fn a_source_is_enough_and_the_rest_has_defaults() {
     let config = Config::parse(MINIMAL).unwrap();
     assert_eq!(config.socket, Path::new("/run/dotfour/ipamd.sock"));
     assert_eq!(config.state_dir, Path::new("/run/dotfour"));
-    assert_eq!(config.cooldown, Duration::from_secs(30));
+    assert_eq!(config.rest, Rest { cooldown: Duration::from_secs(30), floor: Duration::from_secs(5) });
+    assert_eq!(config.spool_dir, Path::new("/run/dotfour/spool"));
     assert_eq!(config.max_pods, 30);
+    let short = Config::parse("cooldown: 1s\nsource: {kind: wireserver}").unwrap();
+    assert_eq!(short.rest.floor, Duration::from_secs(1), "the floor follows a short cool-down");
     let Source::Wireserver(source) = config.source else { panic!("not the wireserver") };
     assert_eq!((source.host.as_str(), source.port), ("168.63.129.16", 80));
 }
@@ -78,6 +81,8 @@ fn each_bad_value_is_refused_with_its_key() {
         ("mode: kubenet\nsource: {kind: wireserver}", "kubenet"),
         ("metadata: block\nsource: {kind: wireserver}", "metadata"),
         ("cooldown: 30\nsource: {kind: wireserver}", "cooldown"),
+        ("cooldown: 2s\ncooldownFloor: 3s\nsource: {kind: wireserver}", "cooldownFloor"),
+        ("spoolDir: spool\nsource: {kind: wireserver}", "spoolDir"),
         ("maxPods: 256\nsource: {kind: wireserver}", "maxPods"),
         ("maxPods: 0\nsource: {kind: wireserver}", "maxPods"),
         ("socket: ipamd.sock\nsource: {kind: wireserver}", "socket"),

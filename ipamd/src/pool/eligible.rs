@@ -13,6 +13,8 @@ pub struct PoolAddress {
     pub address: IpAddr,
     /// The subnet it is from.
     pub subnet: IpNet,
+    /// Interface index of the NIC that carries it.
+    pub nic: u32,
 }
 
 /// An address that was offered and does not enter the pool.
@@ -37,8 +39,8 @@ pub enum ExclusionReason {
     Ipv6,
 }
 
-/// Splits a NIC's addresses into those pods may have, in ascending order and without repeats, and the rest.
-pub fn eligible(nic: &NicView) -> (Vec<PoolAddress>, Vec<Exclusion>) {
+/// Splits the addresses of a NIC, whose interface index is `index`, into those pods may have, in ascending order and without repeats, and the rest.
+pub fn eligible(nic: &NicView, index: u32) -> (Vec<PoolAddress>, Vec<Exclusion>) {
     let mut pool = Vec::new();
     let mut excluded = Vec::new();
     for subnet in &nic.subnets {
@@ -47,7 +49,7 @@ pub fn eligible(nic: &NicView) -> (Vec<PoolAddress>, Vec<Exclusion>) {
         }
         for &address in &subnet.secondaries {
             match exclusion(subnet.prefix, address, &subnet.primaries) {
-                None => pool.push(PoolAddress { address, subnet: subnet.prefix }),
+                None => pool.push(PoolAddress { address, subnet: subnet.prefix, nic: index }),
                 Some(reason) => excluded.push(Exclusion { address, reason }),
             }
         }
@@ -102,7 +104,7 @@ mod tests {
     }
 
     fn addresses(nic: &NicView) -> Vec<String> {
-        eligible(nic).0.iter().map(|candidate| candidate.address.to_string()).collect()
+        eligible(nic, 2).0.iter().map(|candidate| candidate.address.to_string()).collect()
     }
 
     #[test]
@@ -110,7 +112,7 @@ mod tests {
         let offered = ["10.0.0.64", "10.0.0.65", "10.0.0.66", "10.0.0.67", "10.0.0.68", "10.0.0.126", "10.0.0.127"];
         let nic = nic("10.0.0.64/26", &[], &offered);
         assert_eq!(addresses(&nic), ["10.0.0.68", "10.0.0.126"]);
-        assert!(eligible(&nic).1.iter().all(|e| e.reason == ExclusionReason::AzureReserved));
+        assert!(eligible(&nic, 2).1.iter().all(|e| e.reason == ExclusionReason::AzureReserved));
     }
 
     #[test]
@@ -131,7 +133,7 @@ mod tests {
     fn strangers_to_the_subnet_and_the_other_family_stay_out() {
         let nic = nic("10.240.0.0/16", &[], &["10.241.0.9", "fd00::9", "10.240.0.9"]);
         assert_eq!(addresses(&nic), ["10.240.0.9"]);
-        let reasons: Vec<_> = eligible(&nic).1.iter().map(|e| e.reason).collect();
+        let reasons: Vec<_> = eligible(&nic, 2).1.iter().map(|e| e.reason).collect();
         assert_eq!(reasons, [ExclusionReason::OutsideSubnet, ExclusionReason::Ipv6]);
     }
 

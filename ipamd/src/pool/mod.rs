@@ -4,25 +4,34 @@
 //! same before and after a restart of the daemon, whatever the wall clock does. Look-ups by key and by address and every
 //! change of state take constant time, however many addresses there are; only applying a source's view walks them all.
 //!
-//! Invariants, checked by [`Pool::check`] in tests: the counts of the states add up to the total; an address is in the
+//! One rule orders calls that overtake each other: **a DEL ends every ADD that was started before it.** A lease remembers
+//! when its ADD was started, and a DEL leaves a tombstone with its time, so that an ADD which comes late is told from a new
+//! one.
+//!
+//! Invariants, checked by `Pool::check` in tests: the counts of the states add up to the total; an address is in the
 //! queue of its state and in no other; an assigned address belongs to exactly one lease, which names it back.
 
 mod eligible;
 mod queue;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod tombstones;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dotfour_protocol::{AttachmentKey, PodName, PoolCounts};
 
 pub use eligible::{Exclusion, ExclusionReason, PoolAddress, eligible};
 use queue::{Queue, Slots};
+use tombstones::Tombstones;
 
 /// Time since boot, on the monotonic clock.
 pub type Moment = Duration;
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Where one address stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +39,11 @@ pub enum State {
     /// Nobody's, and may be assigned.
     Free,
     /// A pod's.
-    Assigned(AttachmentKey),
-    /// Released, and not to be assigned before this moment, so that caches in the network forget the pod before.
+    Assigned(Arc<AttachmentKey>),
+    /// Released, and resting, so that caches in the network forget the pod before.
     Cooling {
-        /// When it is free again.
-        until: Moment,
+        /// When it was released.
+        since: Moment,
     },
     /// Kept out of use, because somebody else uses it.
     Reserved {
@@ -50,15 +59,55 @@ pub enum State {
     },
 }
 
+/// The addresses of one pod: at most one of each family, and at least one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct PodAddresses {
+    /// The IPv4 address.
+    pub v4: Option<Ipv4Addr>,
+    /// The IPv6 address.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl PodAddresses {
+    /// The addresses, IPv4 first.
+    pub fn iter(self) -> impl Iterator<Item = IpAddr> {
+        self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
+    }
+
+    /// With one more address, in the place of another of its family.
+    #[must_use]
+    pub fn with(mut self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => self.v4 = Some(v4),
+            IpAddr::V6(v6) => self.v6 = Some(v6),
+        }
+        self
+    }
+}
+
+impl From<IpAddr> for PodAddresses {
+    fn from(address: IpAddr) -> Self {
+        PodAddresses::default().with(address)
+    }
+}
+
+impl FromIterator<IpAddr> for PodAddresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
+        addresses.into_iter().fold(PodAddresses::default(), PodAddresses::with)
+    }
+}
+
 /// What a pod holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The pod's name, where it is known.
     pub pod: Option<PodName>,
-    /// The pod's address.
-    pub address: IpAddr,
+    /// The pod's addresses.
+    pub addresses: PodAddresses,
     /// The pod's link on the node, once it is wired.
     pub link: Option<HostLink>,
+    /// When the ADD was started that made it; zero where that is not known.
+    pub started: Moment,
 }
 
 /// A pod's link on the node.
@@ -70,15 +119,52 @@ pub struct HostLink {
     pub name: String,
 }
 
+/// The families a pod is to have an address of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Families {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Families {
+    /// IPv4 alone.
+    pub const V4: Families = Families { v4: true, v6: false };
+    /// Both.
+    pub const DUAL: Families = Families { v4: true, v6: true };
+}
+
+/// What an ADD asks of the pool.
+#[derive(Debug, Clone)]
+pub struct Wish<'a> {
+    /// Whose the addresses will be.
+    pub key: &'a Arc<AttachmentKey>,
+    /// The pod's name, where it is known.
+    pub pod: Option<PodName>,
+    /// Which families; all of them are assigned, or none.
+    pub families: Families,
+    /// Addresses that it must be, instead of whichever have been free longest.
+    pub asked: PodAddresses,
+    /// When the ADD was started.
+    pub started: Moment,
+}
+
 /// What came of [`Pool::assign`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Assignment {
-    /// The key holds this address from now on.
-    New(IpAddr),
+    /// The key holds these addresses from now on.
+    New(PodAddresses),
     /// The key held a lease already; nothing changed.
     Existing(Lease),
-    /// No address is free.
+    /// No address of a wanted family is free.
     Exhausted(PoolCounts),
+    /// An address that was asked for is not the pool's.
+    AskedUnknown(IpAddr),
+    /// An address that was asked for is not free.
+    AskedTaken(IpAddr),
+    /// A DEL that came after this ADD was started has ended it already.
+    Overtaken,
 }
 
 /// What came of [`Pool::adopt`].
@@ -86,12 +172,23 @@ pub enum Assignment {
 pub enum Adoption {
     /// The lease is in the pool again.
     Adopted,
-    /// Adopted, although no source reports the address; it leaves the pool when it is released.
+    /// Adopted, although no source reports an address of it, which leaves the pool when it is released.
     AdoptedUnknown,
-    /// The address belongs to this other key already.
-    Conflict(AttachmentKey),
-    /// The key holds this other address already.
-    SecondAddress(IpAddr),
+    /// An address of it belongs to this other key already.
+    Conflict(Arc<AttachmentKey>),
+    /// The key holds these other addresses already.
+    SecondLease(PodAddresses),
+}
+
+/// Which of a key's ADDs a DEL ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Covered {
+    /// The key's lease.
+    Lease(Lease),
+    /// None: the key was added again after the DEL.
+    AddedSince,
+    /// None that the pool knows of.
+    Unknown,
 }
 
 /// What applying a source's view changed.
@@ -105,117 +202,218 @@ pub struct ViewChange {
     pub withdrawn_in_use: Vec<IpAddr>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     address: IpAddr,
     state: State,
+    group: usize,
     /// How many views in a row did not have it.
     missed_views: u8,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    lease: Lease,
+    /// The places of the lease's addresses.
+    slots: [Option<usize>; 2],
+}
+
+/// The free addresses of one NIC, which a pod has all its addresses from. The one free longest is at the head.
+#[derive(Debug, Clone, Default)]
+struct Group {
+    nic: u32,
+    v4: Queue,
+    v6: Queue,
+}
+
+impl Group {
+    fn free(&mut self, address: IpAddr) -> &mut Queue {
+        if address.is_ipv4() { &mut self.v4 } else { &mut self.v6 }
+    }
 }
 
 /// After how many views without it a free address leaves the pool. One odd answer proves nothing.
 const VIEWS_UNTIL_REMOVAL: u8 = 2;
 
-/// The pool of one NIC's pod addresses.
-#[derive(Debug)]
+/// How long a released address rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// What it gets.
+    pub cooldown: Duration,
+    /// What is enough when no other address is left: a pool that only cools must not be a dead end.
+    pub floor: Duration,
+}
+
+/// The pool of a node's pod addresses.
+#[derive(Debug, Clone)]
 pub struct Pool {
-    cooldown: Duration,
+    rest: Rest,
     slots: Slots<Entry>,
-    by_address: HashMap<IpAddr, usize>,
-    leases: HashMap<AttachmentKey, Lease>,
-    /// Free addresses, the one that has been free longest at the head.
-    free: Queue,
-    /// Cooling addresses, the one that is ready first at the head.
+    by_address: Map<IpAddr, usize>,
+    leases: Map<Arc<AttachmentKey>, Held>,
+    groups: Vec<Group>,
+    /// Cooling addresses, the one released first at the head.
     cooling: Queue,
-    /// Counts of the states that have no queue.
+    assigned: usize,
     reserved: usize,
     releasing: usize,
     quarantined: usize,
+    tombstones: Tombstones,
 }
 
 impl Pool {
-    /// An empty pool. A released address is not assigned again for `cooldown`.
-    pub fn new(cooldown: Duration) -> Self {
+    /// An empty pool.
+    pub fn new(rest: Rest) -> Self {
         Pool {
-            cooldown,
+            rest,
             slots: Slots::default(),
-            by_address: HashMap::new(),
-            leases: HashMap::new(),
-            free: Queue::default(),
+            by_address: Map::default(),
+            leases: Map::default(),
+            groups: Vec::new(),
             cooling: Queue::default(),
+            assigned: 0,
             reserved: 0,
             releasing: 0,
             quarantined: 0,
+            tombstones: Tombstones::default(),
         }
     }
 
-    /// Assigns the address that has been free longest. A key that holds one keeps it.
-    pub fn assign(&mut self, key: &AttachmentKey, pod: Option<PodName>, now: Moment) -> Assignment {
-        if let Some(lease) = self.leases.get(key) {
-            return Assignment::Existing(lease.clone());
+    /// Assigns the addresses that have been free longest, all of one NIC. A key that holds a lease keeps it.
+    pub fn assign(&mut self, wish: Wish<'_>, now: Moment) -> Assignment {
+        if let Some(held) = self.leases.get_mut(wish.key) {
+            // The lease is this ADD's from now on: a DEL from before it has no say any more.
+            held.lease.started = held.lease.started.max(wish.started);
+            return Assignment::Existing(held.lease.clone());
+        }
+        if self.tombstones.ends(wish.key, wish.started) {
+            return Assignment::Overtaken;
         }
         self.thaw(now);
-        let Some(slot) = self.free.head() else { return Assignment::Exhausted(self.counts()) };
-        let Some(address) = self.slots.get(slot).map(|entry| entry.address) else {
-            return Assignment::Exhausted(self.counts());
+        let slots = match self.choose(&wish, now) {
+            Ok(slots) => slots,
+            Err(refusal) => return refusal,
         };
-        self.set_state(slot, State::Assigned(key.clone()));
-        self.leases.insert(key.clone(), Lease { pod, address, link: None });
-        Assignment::New(address)
+        let mut addresses = PodAddresses::default();
+        for slot in slots.into_iter().flatten() {
+            addresses = addresses.with(self.set_state(slot, State::Assigned(Arc::clone(wish.key))));
+        }
+        self.tombstones.remove(wish.key);
+        let lease = Lease { pod: wish.pod, addresses, link: None, started: wish.started };
+        self.leases.insert(Arc::clone(wish.key), Held { lease, slots });
+        Assignment::New(addresses)
     }
 
     /// Notes the link of a wired pod. A key without a lease is left alone.
     pub fn set_link(&mut self, key: &AttachmentKey, link: HostLink) {
-        if let Some(lease) = self.leases.get_mut(key) {
-            lease.link = Some(link);
+        if let Some(held) = self.leases.get_mut(key) {
+            held.lease.link = Some(link);
         }
     }
 
-    /// Ends a pod's lease; its address cools down. `None` if the key holds nothing, which is no error.
-    pub fn release(&mut self, key: &AttachmentKey, now: Moment) -> Option<Lease> {
-        self.end_lease(key, State::Cooling { until: now.saturating_add(self.cooldown) })
+    /// Which ADD of a key a DEL of this moment ends. The DEL is remembered: an ADD that was started before it is
+    /// [`Assignment::Overtaken`] when it comes.
+    pub fn cover(&mut self, key: &Arc<AttachmentKey>, at: Moment, now: Moment) -> Covered {
+        // Also beside a lease: a second ADD, as old as the one that made it, may still be on its way.
+        self.tombstones.insert(key, at, now);
+        match self.leases.get(key) {
+            Some(held) if held.lease.started <= at => Covered::Lease(held.lease.clone()),
+            Some(_) => Covered::AddedSince,
+            None => Covered::Unknown,
+        }
     }
 
-    /// Takes an assignment back that nobody has used: the address is free at once, and last in the queue.
+    /// Ends a pod's lease; its addresses cool down. `None` if the key holds nothing, which is no error.
+    pub fn release(&mut self, key: &AttachmentKey, now: Moment) -> Option<Lease> {
+        self.end_lease(key, |_| State::Cooling { since: now })
+    }
+
+    /// Takes an assignment back that nobody has used: its addresses are free at once, and last in the queue.
     pub fn cancel(&mut self, key: &AttachmentKey) -> Option<Lease> {
-        self.end_lease(key, State::Free)
+        self.end_lease(key, |_| State::Free)
     }
 
     /// Registers a lease found in the kernel. Repeating it changes nothing.
-    pub fn adopt(&mut self, key: AttachmentKey, lease: Lease) -> Adoption {
-        if let Some(held) = self.leases.get(&key) {
-            return if held.address == lease.address {
+    pub fn adopt(&mut self, key: &Arc<AttachmentKey>, lease: Lease, nic: u32) -> Adoption {
+        if let Some(held) = self.leases.get(key) {
+            return if held.lease.addresses == lease.addresses {
                 Adoption::Adopted
             } else {
-                Adoption::SecondAddress(held.address)
+                Adoption::SecondLease(held.lease.addresses)
             };
         }
-        let (slot, outcome) = match self.by_address.get(&lease.address) {
-            Some(&slot) => (slot, Adoption::Adopted),
-            None => {
-                let slot = self.insert(lease.address);
+        if let Some(owner) = lease.addresses.iter().find_map(|address| self.owner(address)) {
+            return Adoption::Conflict(Arc::clone(owner));
+        }
+        let mut outcome = Adoption::Adopted;
+        let mut slots = [None, None];
+        for (place, address) in slots.iter_mut().zip(lease.addresses.iter()) {
+            let slot = self.by_address.get(&address).copied().unwrap_or_else(|| {
+                outcome = Adoption::AdoptedUnknown;
+                let slot = self.insert(address, nic);
                 if let Some(entry) = self.slots.get_mut(slot) {
                     entry.missed_views = VIEWS_UNTIL_REMOVAL;
                 }
-                (slot, Adoption::AdoptedUnknown)
-            }
-        };
-        if let Some(Entry { state: State::Assigned(owner), .. }) = self.slots.get(slot) {
-            return Adoption::Conflict(owner.clone());
+                slot
+            });
+            self.set_state(slot, State::Assigned(Arc::clone(key)));
+            *place = Some(slot);
         }
-        self.set_state(slot, State::Assigned(key.clone()));
-        self.leases.insert(key, lease);
+        self.leases.insert(Arc::clone(key), Held { lease, slots });
         outcome
     }
 
-    /// Keeps an address out of use. Without effect on one that is assigned or not in the pool; true if it took effect.
-    pub fn reserve(&mut self, address: IpAddr, reason: String) -> bool {
-        self.set_aside(address, State::Reserved { reason })
+    /// Lets a free address rest, as one released at `since` does. Without effect on any other. To be called in the order
+    /// of the moments.
+    pub fn cool(&mut self, address: IpAddr, since: Moment) {
+        if let Some(&slot) = self.by_address.get(&address)
+            && self.slots.get(slot).is_some_and(|entry| entry.state == State::Free)
+        {
+            self.set_state(slot, State::Cooling { since });
+        }
     }
 
-    /// Sets an address aside that is in a state nobody can explain. Without effect on one that is not in the pool.
+    /// Remembers a DEL; see [`Pool::cover`].
+    pub fn remember_del(&mut self, key: &Arc<AttachmentKey>, at: Moment, now: Moment) {
+        self.tombstones.insert(key, at, now);
+    }
+
+    /// Makes these the reserved addresses, each with its reason, and lets go of those reserved before and not listed.
+    /// An assigned address, or one the pool does not have, is passed over. Returns what was newly reserved and what was
+    /// let go.
+    pub fn reserve_exactly(&mut self, used: &[(IpAddr, String)]) -> (Vec<(IpAddr, String)>, Vec<IpAddr>) {
+        let wanted: Map<IpAddr, &String> = used.iter().map(|(address, reason)| (*address, reason)).collect();
+        let mut freed = Vec::new();
+        for slot in self.slots.indices() {
+            if let Some(Entry { address, state: State::Reserved { .. }, .. }) = self.slots.get(slot)
+                && !wanted.contains_key(address)
+            {
+                freed.push(*address);
+                self.set_state(slot, State::Free);
+            }
+        }
+        let mut reserved = Vec::new();
+        for (address, reason) in wanted {
+            let Some(&slot) = self.by_address.get(&address) else { continue };
+            let state = self.slots.get(slot).map(|entry| &entry.state);
+            if matches!(state, Some(State::Free | State::Cooling { .. })) {
+                self.set_state(slot, State::Reserved { reason: reason.clone() });
+                reserved.push((address, reason.clone()));
+            }
+        }
+        reserved.sort();
+        (reserved, freed)
+    }
+
+    /// Sets an address aside that is in a state nobody can explain. True if it took effect: not on an assigned address,
+    /// nor on one the pool does not have.
     pub fn quarantine(&mut self, address: IpAddr, reason: String) -> bool {
         self.set_aside(address, State::Quarantined { reason })
+    }
+
+    /// Sets a free address aside to be given back to Azure. True if it took effect: only on a free address.
+    pub fn begin_return(&mut self, address: IpAddr) -> bool {
+        self.state(address) == Some(&State::Free) && self.set_aside(address, State::Releasing)
     }
 
     /// Makes a source's complete view the pool's: new addresses are added in the order given, and those that two views
@@ -227,12 +425,12 @@ impl Pool {
                 entry.missed_views = entry.missed_views.saturating_add(1);
             }
         }
-        for PoolAddress { address, .. } in view {
+        for PoolAddress { address, nic, .. } in view {
             let slot = match self.by_address.get(address) {
                 Some(&slot) => slot,
                 None => {
                     change.added.push(*address);
-                    self.insert(*address)
+                    self.insert(*address, *nic)
                 }
             };
             if let Some(entry) = self.slots.get_mut(slot) {
@@ -254,12 +452,24 @@ impl Pool {
         change
     }
 
+    /// Frees what has rested enough. [`Pool::assign`] does so by itself; for counts that are true at this moment.
+    pub fn thaw(&mut self, now: Moment) {
+        while let Some(slot) = self.cooling.head() {
+            match self.slots.get(slot).map(|entry| &entry.state) {
+                Some(State::Cooling { since }) if since.saturating_add(self.rest.cooldown) <= now => {
+                    self.set_state(slot, State::Free);
+                }
+                _ => return,
+            }
+        }
+    }
+
     /// How many addresses are in which state.
     pub fn counts(&self) -> PoolCounts {
         PoolCounts {
             total: self.by_address.len(),
-            free: self.free.len(),
-            assigned: self.leases.len(),
+            free: self.groups.iter().map(|group| group.v4.len() + group.v6.len()).sum(),
+            assigned: self.assigned,
             cooling: self.cooling.len(),
             reserved: self.reserved,
             releasing: self.releasing,
@@ -269,12 +479,31 @@ impl Pool {
 
     /// A key's lease.
     pub fn lease(&self, key: &AttachmentKey) -> Option<&Lease> {
-        self.leases.get(key)
+        self.leases.get(key).map(|held| &held.lease)
     }
 
     /// All leases, in no particular order.
-    pub fn leases(&self) -> impl Iterator<Item = (&AttachmentKey, &Lease)> {
-        self.leases.iter()
+    pub fn leases(&self) -> impl Iterator<Item = (&Arc<AttachmentKey>, &Lease)> {
+        self.leases.iter().map(|(key, held)| (key, &held.lease))
+    }
+
+    /// The cooling addresses and when they were released, the first released first.
+    pub fn cooling(&self) -> impl Iterator<Item = (IpAddr, Moment)> {
+        self.cooling.iter(&self.slots).filter_map(|entry| match entry.state {
+            State::Cooling { since } => Some((entry.address, since)),
+            _ => None,
+        })
+    }
+
+    /// The free addresses, in no particular order.
+    pub fn free(&self) -> impl Iterator<Item = IpAddr> {
+        let queues = self.groups.iter().flat_map(|group| [&group.v4, &group.v6]);
+        queues.flat_map(|queue| queue.iter(&self.slots)).map(|entry| entry.address)
+    }
+
+    /// The DELs that are still remembered, with their moments.
+    pub fn remembered_dels(&self) -> impl Iterator<Item = (&Arc<AttachmentKey>, Moment)> {
+        self.tombstones.iter()
     }
 
     /// The state of an address; `None` if it is not in the pool.
@@ -282,23 +511,64 @@ impl Pool {
         self.by_address.get(&address).and_then(|&slot| self.slots.get(slot)).map(|entry| &entry.state)
     }
 
-    /// Moves what has cooled down to the end of the free queue.
-    fn thaw(&mut self, now: Moment) {
-        while let Some(slot) = self.cooling.head() {
-            match self.slots.get(slot).map(|entry| &entry.state) {
-                Some(State::Cooling { until }) if *until <= now => self.set_state(slot, State::Free),
-                _ => return,
-            }
+    /// The pod that holds an address.
+    pub fn owner(&self, address: IpAddr) -> Option<&Arc<AttachmentKey>> {
+        match self.state(address) {
+            Some(State::Assigned(key)) => Some(key),
+            _ => None,
         }
     }
 
-    fn end_lease(&mut self, key: &AttachmentKey, next: State) -> Option<Lease> {
-        let lease = self.leases.remove(key)?;
-        if let Some(&slot) = self.by_address.get(&lease.address) {
-            if self.slots.get(slot).is_some_and(|entry| entry.missed_views >= VIEWS_UNTIL_REMOVAL) {
-                self.remove(slot);
-            } else {
-                self.set_state(slot, next);
+    fn choose(&self, wish: &Wish<'_>, now: Moment) -> Result<[Option<usize>; 2], Assignment> {
+        if wish.asked != PodAddresses::default() {
+            return self.choose_asked(wish);
+        }
+        let from_group = self.groups.iter().find_map(|group| pair(wish.families, group.v4.head(), group.v6.head()));
+        from_group
+            .or_else(|| self.choose_resting(wish.families, now))
+            .ok_or_else(|| Assignment::Exhausted(self.counts()))
+    }
+
+    fn choose_asked(&self, wish: &Wish<'_>) -> Result<[Option<usize>; 2], Assignment> {
+        let mut slots = [None, None];
+        for (place, address) in slots.iter_mut().zip(wish.asked.iter()) {
+            let slot = *self.by_address.get(&address).ok_or(Assignment::AskedUnknown(address))?;
+            match self.slots.get(slot).map(|entry| &entry.state) {
+                Some(State::Free) => *place = Some(slot),
+                _ => return Err(Assignment::AskedTaken(address)),
+            }
+        }
+        Ok(slots)
+    }
+
+    /// With nothing free, the addresses that have rested longest, if that is longer than the floor. A walk, but only
+    /// over what rests, and only when a NIC has run dry.
+    fn choose_resting(&self, families: Families, now: Moment) -> Option<[Option<usize>; 2]> {
+        self.groups.iter().enumerate().find_map(|(number, group)| {
+            let rested = |v4: bool| {
+                self.cooling.slots(&self.slots).find(|&slot| {
+                    self.slots.get(slot).is_some_and(|entry| {
+                        let rested = matches!(entry.state, State::Cooling { since }
+                            if since.saturating_add(self.rest.floor) <= now);
+                        rested && entry.group == number && entry.address.is_ipv4() == v4
+                    })
+                })
+            };
+            let v4 = group.v4.head().or_else(|| families.v4.then(|| rested(true)).flatten());
+            let v6 = group.v6.head().or_else(|| families.v6.then(|| rested(false)).flatten());
+            pair(families, v4, v6)
+        })
+    }
+
+    fn end_lease(&mut self, key: &AttachmentKey, next: impl Fn(IpAddr) -> State) -> Option<Lease> {
+        let Held { lease, slots } = self.leases.remove(key)?;
+        for slot in slots.into_iter().flatten() {
+            match self.slots.get(slot).map(|entry| (entry.address, entry.missed_views)) {
+                Some((_, missed)) if missed >= VIEWS_UNTIL_REMOVAL => self.remove(slot),
+                Some((address, _)) => {
+                    self.set_state(slot, next(address));
+                }
+                None => {}
             }
         }
         Some(lease)
@@ -313,9 +583,15 @@ impl Pool {
         true
     }
 
-    fn insert(&mut self, address: IpAddr) -> usize {
-        let slot = self.slots.insert(Entry { address, state: State::Free, missed_views: 0 });
-        self.free.push_back(&mut self.slots, slot);
+    fn insert(&mut self, address: IpAddr, nic: u32) -> usize {
+        let group = self.groups.iter().position(|group| group.nic == nic).unwrap_or_else(|| {
+            self.groups.push(Group { nic, ..Group::default() });
+            self.groups.len() - 1
+        });
+        let slot = self.slots.insert(Entry { address, state: State::Free, group, missed_views: 0 });
+        if let Some(group) = self.groups.get_mut(group) {
+            group.free(address).push_back(&mut self.slots, slot);
+        }
         self.by_address.insert(address, slot);
         slot
     }
@@ -327,30 +603,51 @@ impl Pool {
         }
     }
 
-    fn set_state(&mut self, slot: usize, state: State) {
+    /// Changes an entry's state, with all queues and counts. Returns its address.
+    fn set_state(&mut self, slot: usize, state: State) -> IpAddr {
         self.leave_state(slot);
+        let Some(entry) = self.slots.get(slot) else { return IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        let (address, group) = (entry.address, entry.group);
         match &state {
-            State::Free => self.free.push_back(&mut self.slots, slot),
+            State::Free => {
+                if let Some(group) = self.groups.get_mut(group) {
+                    group.free(address).push_back(&mut self.slots, slot);
+                }
+            }
             State::Cooling { .. } => self.cooling.push_back(&mut self.slots, slot),
+            State::Assigned(_) => self.assigned += 1,
             State::Reserved { .. } => self.reserved += 1,
             State::Releasing => self.releasing += 1,
             State::Quarantined { .. } => self.quarantined += 1,
-            // Counted by the leases.
-            State::Assigned(_) => {}
         }
         if let Some(entry) = self.slots.get_mut(slot) {
             entry.state = state;
         }
+        address
     }
 
     fn leave_state(&mut self, slot: usize) {
-        match self.slots.get(slot).map(|entry| &entry.state) {
-            Some(State::Free) => self.free.unlink(&mut self.slots, slot),
-            Some(State::Cooling { .. }) => self.cooling.unlink(&mut self.slots, slot),
-            Some(State::Reserved { .. }) => self.reserved -= 1,
-            Some(State::Releasing) => self.releasing -= 1,
-            Some(State::Quarantined { .. }) => self.quarantined -= 1,
-            Some(State::Assigned(_)) | None => {}
+        let Some(entry) = self.slots.get(slot) else { return };
+        let (address, group) = (entry.address, entry.group);
+        match &entry.state {
+            State::Free => {
+                if let Some(group) = self.groups.get_mut(group) {
+                    group.free(address).unlink(&mut self.slots, slot);
+                }
+            }
+            State::Cooling { .. } => self.cooling.unlink(&mut self.slots, slot),
+            State::Assigned(_) => self.assigned -= 1,
+            State::Reserved { .. } => self.reserved -= 1,
+            State::Releasing => self.releasing -= 1,
+            State::Quarantined { .. } => self.quarantined -= 1,
         }
     }
+}
+
+/// The places for the wanted families, if there is one for each.
+fn pair(families: Families, v4: Option<usize>, v6: Option<usize>) -> Option<[Option<usize>; 2]> {
+    let v4 = v4.filter(|_| families.v4);
+    let v6 = v6.filter(|_| families.v6);
+    let complete = v4.is_some() == families.v4 && v6.is_some() == families.v6;
+    (complete && (v4.is_some() || v6.is_some())).then_some([v4, v6])
 }

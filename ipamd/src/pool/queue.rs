@@ -8,7 +8,7 @@ struct Links {
 }
 
 /// Entries with stable places. A place that was given up is used again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Slots<T> {
     entries: Vec<Option<(T, Links)>>,
     vacant: Vec<usize>,
@@ -57,14 +57,13 @@ impl<T> Slots<T> {
         self.entries.get_mut(slot)?.as_mut().map(|(_, links)| links)
     }
 
-    #[cfg(test)]
     fn links(&self, slot: usize) -> Option<Links> {
         self.entries.get(slot)?.as_ref().map(|(_, links)| *links)
     }
 }
 
 /// First in, first out; the order lives in the slots.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Queue {
     head: Option<usize>,
     tail: Option<usize>,
@@ -107,17 +106,21 @@ impl Queue {
         self.len -= 1;
     }
 
-    /// The places in order, for checks.
+    /// The places in order.
+    pub(super) fn slots<'a, T>(&self, slots: &'a Slots<T>) -> impl Iterator<Item = usize> + 'a {
+        std::iter::successors(self.head, |&slot| slots.links(slot).and_then(|links| links.behind))
+    }
+
+    /// The entries in order.
+    pub(super) fn iter<'a, T>(&self, slots: &'a Slots<T>) -> impl Iterator<Item = &'a T> + 'a {
+        self.slots(slots).filter_map(|slot| slots.get(slot))
+    }
+
+    /// The places in order; panics if the queue is not as long as its count says.
     #[cfg(test)]
     pub(super) fn walk<T>(&self, slots: &Slots<T>) -> Vec<usize> {
-        let mut order = Vec::new();
-        let mut next = self.head;
-        while let Some(slot) = next {
-            assert!(order.len() < self.len, "the queue is longer than its count, or a ring");
-            order.push(slot);
-            next = slots.links(slot).and_then(|links| links.behind);
-        }
-        assert_eq!(order.len(), self.len, "the queue is shorter than its count");
+        let order: Vec<usize> = self.slots(slots).take(self.len + 1).collect();
+        assert_eq!(order.len(), self.len, "a queue and its count disagree");
         assert_eq!(order.last().copied(), self.tail);
         order
     }

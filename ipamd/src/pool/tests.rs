@@ -1,24 +1,32 @@
 //! The pool against a reference model, and its rules one by one.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 
 use super::*;
 
 const COOLDOWN: Duration = Duration::from_secs(30);
+const FLOOR: Duration = Duration::from_secs(5);
+const REST: Rest = Rest { cooldown: COOLDOWN, floor: FLOOR };
+/// A rest without a short cut.
+const FULL_REST: Rest = Rest { cooldown: COOLDOWN, floor: COOLDOWN };
+const NIC: u32 = 2;
 
 impl Pool {
     /// Panics where an invariant of the module does not hold.
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         let counts = self.counts();
         assert_eq!(
             counts.total,
             counts.free + counts.assigned + counts.cooling + counts.reserved + counts.releasing + counts.quarantined,
             "{counts:?}"
         );
-        let free: HashSet<usize> = self.free.walk(&self.slots).into_iter().collect();
+        let free: HashSet<usize> = self
+            .groups
+            .iter()
+            .flat_map(|group| group.v4.walk(&self.slots).into_iter().chain(group.v6.walk(&self.slots)))
+            .collect();
         let cooling: HashSet<usize> = self.cooling.walk(&self.slots).into_iter().collect();
         for (&address, &slot) in &self.by_address {
             let entry = self.slots.get(slot).expect("an address without an entry");
@@ -26,83 +34,131 @@ impl Pool {
             assert_eq!(free.contains(&slot), entry.state == State::Free);
             assert_eq!(cooling.contains(&slot), matches!(entry.state, State::Cooling { .. }));
             if let State::Assigned(key) = &entry.state {
-                assert_eq!(self.leases.get(key).map(|lease| lease.address), Some(address));
+                let lease = self.lease(key).expect("an assigned address without a lease");
+                assert!(lease.addresses.iter().any(|held| held == address));
             }
         }
-        for (key, lease) in &self.leases {
-            assert_eq!(self.state(lease.address), Some(&State::Assigned(key.clone())));
+        let mut held = 0;
+        for (key, lease) in self.leases() {
+            for address in lease.addresses.iter() {
+                held += 1;
+                assert_eq!(self.owner(address), Some(key));
+            }
         }
+        assert_eq!(held, counts.assigned);
     }
 }
 
-fn address(n: u8) -> IpAddr {
+pub(crate) fn address(n: u8) -> IpAddr {
     Ipv4Addr::new(10, 240, 0, n).into()
 }
 
-fn view(range: impl IntoIterator<Item = u8>) -> Vec<PoolAddress> {
-    range.into_iter().map(|n| PoolAddress { address: address(n), subnet: "10.240.0.0/16".parse().unwrap() }).collect()
+fn v6(n: u8) -> IpAddr {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n.into()).into()
 }
 
-fn key(n: u8) -> AttachmentKey {
-    AttachmentKey { network: "azure".into(), container_id: format!("c{n}"), ifname: "eth0".into() }
+fn on_nic(address: IpAddr, nic: u32) -> PoolAddress {
+    let subnet = if address.is_ipv4() { "10.240.0.0/16" } else { "fd00::/64" };
+    PoolAddress { address, subnet: subnet.parse().unwrap(), nic }
 }
 
-fn pool_of(range: impl IntoIterator<Item = u8>) -> Pool {
-    let mut pool = Pool::new(COOLDOWN);
+pub(crate) fn view(range: impl IntoIterator<Item = u8>) -> Vec<PoolAddress> {
+    range.into_iter().map(|n| on_nic(address(n), NIC)).collect()
+}
+
+pub(crate) fn key(n: u8) -> Arc<AttachmentKey> {
+    Arc::new(AttachmentKey { network: "azure".into(), container_id: format!("c{n}"), ifname: "eth0".into() })
+}
+
+fn pool_with(rest: Rest, range: impl IntoIterator<Item = u8>) -> Pool {
+    let mut pool = Pool::new(rest);
     pool.apply_view(&view(range));
     pool
 }
 
+fn pool_of(range: impl IntoIterator<Item = u8>) -> Pool {
+    pool_with(FULL_REST, range)
+}
+
 fn lease(n: u8) -> Lease {
-    Lease { pod: None, address: address(n), link: Some(HostLink { index: 7, name: "azv7".into() }) }
+    let link = Some(HostLink { index: 7, name: "azv7".into() });
+    Lease { pod: None, addresses: address(n).into(), link, started: Moment::ZERO }
+}
+
+fn wish(key: &Arc<AttachmentKey>, started: Moment) -> Wish<'_> {
+    Wish { key, pod: None, families: Families::V4, asked: PodAddresses::default(), started }
+}
+
+/// A wish of the moment, for any IPv4 address.
+fn assign(pool: &mut Pool, n: u8, now: Moment) -> Assignment {
+    pool.assign(wish(&key(n), now), now)
+}
+
+fn new(n: u8) -> Assignment {
+    Assignment::New(address(n).into())
 }
 
 #[test]
 fn the_first_pod_gets_the_lowest_address() {
-    let mut pool = pool_of(5..=9);
-    assert_eq!(pool.assign(&key(0), None, Moment::ZERO), Assignment::New(address(5)));
+    assert_eq!(assign(&mut pool_of(5..=9), 0, Moment::ZERO), new(5));
 }
 
 #[test]
 fn asking_again_gives_the_same_lease_and_takes_no_second_address() {
     let mut pool = pool_of(5..=9);
-    pool.assign(&key(0), None, Moment::ZERO);
-    assert!(matches!(pool.assign(&key(0), None, Moment::ZERO), Assignment::Existing(l) if l.address == address(5)));
+    assign(&mut pool, 0, Moment::ZERO);
+    let again = assign(&mut pool, 0, Moment::ZERO);
+    assert!(matches!(again, Assignment::Existing(lease) if lease.addresses == address(5).into()));
     assert_eq!(pool.counts().assigned, 1);
 }
 
 #[test]
 fn a_released_address_cools_down_and_comes_last() {
     let mut pool = pool_of(5..=6);
-    pool.assign(&key(0), None, Moment::ZERO);
+    assign(&mut pool, 0, Moment::ZERO);
     pool.release(&key(0), Moment::ZERO);
     assert_eq!(pool.counts().cooling, 1);
-    assert_eq!(pool.assign(&key(1), None, Moment::ZERO), Assignment::New(address(6)));
+    assert_eq!(assign(&mut pool, 1, Moment::ZERO), new(6));
     let just_before = COOLDOWN - Duration::from_nanos(1);
-    assert!(matches!(pool.assign(&key(2), None, just_before), Assignment::Exhausted(c) if c.cooling == 1));
-    assert_eq!(pool.assign(&key(2), None, COOLDOWN), Assignment::New(address(5)));
+    assert!(matches!(assign(&mut pool, 2, just_before), Assignment::Exhausted(c) if c.cooling == 1));
+    assert_eq!(assign(&mut pool, 2, COOLDOWN), new(5));
+}
+
+#[test]
+fn with_every_address_cooling_the_oldest_is_lent_after_the_floor() {
+    let mut pool = pool_with(REST, 5..=6);
+    for n in 0..2 {
+        assign(&mut pool, n, Moment::ZERO);
+    }
+    pool.release(&key(1), Duration::from_secs(1));
+    pool.release(&key(0), Duration::from_secs(2));
+    let just_before = Duration::from_secs(1) + FLOOR - Duration::from_nanos(1);
+    assert!(matches!(assign(&mut pool, 3, just_before), Assignment::Exhausted(_)));
+    assert_eq!(assign(&mut pool, 3, Duration::from_secs(1) + FLOOR), new(6));
+    assert!(matches!(assign(&mut pool, 4, Duration::from_secs(1) + FLOOR), Assignment::Exhausted(_)));
+    pool.check();
 }
 
 #[test]
 fn the_oldest_freed_address_is_lent_first() {
     let mut pool = pool_of(5..=7);
     for n in 0..3 {
-        pool.assign(&key(n), None, Moment::ZERO);
+        assign(&mut pool, n, Moment::ZERO);
     }
     for (n, at) in [(1, 1), (2, 2), (0, 3)] {
         pool.release(&key(n), Duration::from_secs(at));
     }
     let later = Duration::from_secs(100);
-    let order: Vec<_> = (10..13).map(|n| pool.assign(&key(n), None, later)).collect();
-    assert_eq!(order, [6, 7, 5].map(|n| Assignment::New(address(n))));
+    let order: Vec<_> = (10..13).map(|n| assign(&mut pool, n, later)).collect();
+    assert_eq!(order, [6, 7, 5].map(new));
 }
 
 #[test]
 fn a_cancelled_assignment_does_not_cool() {
     let mut pool = pool_of(5..=5);
-    pool.assign(&key(0), None, Moment::ZERO);
+    assign(&mut pool, 0, Moment::ZERO);
     pool.cancel(&key(0));
-    assert_eq!(pool.assign(&key(1), None, Moment::ZERO), Assignment::New(address(5)));
+    assert_eq!(assign(&mut pool, 1, Moment::ZERO), new(5));
 }
 
 #[test]
@@ -113,20 +169,77 @@ fn releasing_what_nobody_holds_changes_nothing() {
 }
 
 #[test]
+fn both_families_are_assigned_or_none() {
+    let mut pool = Pool::new(FULL_REST);
+    pool.apply_view(&[on_nic(address(5), NIC), on_nic(address(6), NIC), on_nic(v6(5), NIC)]);
+    let dual = |pool: &mut Pool, n| {
+        let key = key(n);
+        pool.assign(Wish { families: Families::DUAL, ..wish(&key, Moment::ZERO) }, Moment::ZERO)
+    };
+    assert_eq!(dual(&mut pool, 0), Assignment::New(PodAddresses::from(address(5)).with(v6(5))));
+    assert!(matches!(dual(&mut pool, 1), Assignment::Exhausted(counts) if counts.free == 1));
+    assert_eq!(pool.lease(&key(1)), None);
+    pool.release(&key(0), Moment::ZERO);
+    assert_eq!((pool.counts().cooling, pool.counts().free), (2, 1));
+    assert!(matches!(dual(&mut pool, 1), Assignment::Exhausted(_)));
+    let key_2 = key(2);
+    let thawed = pool.assign(Wish { families: Families::DUAL, ..wish(&key_2, COOLDOWN) }, COOLDOWN);
+    assert_eq!(thawed, Assignment::New(PodAddresses::from(address(6)).with(v6(5))));
+    pool.check();
+}
+
+#[test]
+fn a_pod_s_addresses_are_of_one_nic() {
+    let mut pool = Pool::new(FULL_REST);
+    pool.apply_view(&[on_nic(address(5), 2), on_nic(v6(7), 3), on_nic(address(7), 3)]);
+    let key = key(0);
+    let assigned = pool.assign(Wish { families: Families::DUAL, ..wish(&key, Moment::ZERO) }, Moment::ZERO);
+    assert_eq!(assigned, Assignment::New(PodAddresses::from(address(7)).with(v6(7))));
+    assert_eq!(assign(&mut pool, 1, Moment::ZERO), new(5));
+}
+
+#[test]
+fn an_address_that_is_asked_for_is_given_or_refused_by_reason() {
+    let mut pool = pool_of(5..=9);
+    let ask = |pool: &mut Pool, n, wanted: u8| {
+        let key = key(n);
+        pool.assign(Wish { asked: address(wanted).into(), ..wish(&key, Moment::ZERO) }, Moment::ZERO)
+    };
+    assert_eq!(ask(&mut pool, 0, 8), new(8));
+    assert_eq!(ask(&mut pool, 1, 8), Assignment::AskedTaken(address(8)));
+    assert_eq!(ask(&mut pool, 1, 99), Assignment::AskedUnknown(address(99)));
+    assert_eq!(pool.counts().assigned, 1);
+    assert_eq!(assign(&mut pool, 1, Moment::ZERO), new(5));
+    pool.check();
+}
+
+#[test]
+fn a_del_that_overtakes_its_add_ends_it_and_a_later_add_is_a_new_one() {
+    let mut pool = pool_of(5..=9);
+    let (started, del, restarted) = (Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(3));
+    assert_eq!(pool.cover(&key(0), del, del), Covered::Unknown);
+    assert_eq!(pool.assign(wish(&key(0), started), restarted), Assignment::Overtaken);
+    assert_eq!(pool.counts().assigned, 0);
+    assert_eq!(pool.assign(wish(&key(0), restarted), restarted), new(5));
+    assert_eq!(pool.cover(&key(0), del, restarted), Covered::AddedSince);
+    assert!(matches!(pool.cover(&key(0), restarted, restarted), Covered::Lease(_)));
+}
+
+#[test]
 fn an_address_found_in_the_kernel_belongs_to_one_key() {
     let mut pool = pool_of(5..=6);
-    assert_eq!(pool.adopt(key(0), lease(5)), Adoption::Adopted);
-    assert_eq!(pool.adopt(key(0), lease(5)), Adoption::Adopted);
-    assert_eq!(pool.adopt(key(1), lease(5)), Adoption::Conflict(key(0)));
-    assert_eq!(pool.adopt(key(0), lease(6)), Adoption::SecondAddress(address(5)));
-    assert_eq!(pool.assign(&key(2), None, Moment::ZERO), Assignment::New(address(6)));
+    assert_eq!(pool.adopt(&key(0), lease(5), NIC), Adoption::Adopted);
+    assert_eq!(pool.adopt(&key(0), lease(5), NIC), Adoption::Adopted);
+    assert_eq!(pool.adopt(&key(1), lease(5), NIC), Adoption::Conflict(key(0)));
+    assert_eq!(pool.adopt(&key(0), lease(6), NIC), Adoption::SecondLease(address(5).into()));
+    assert_eq!(assign(&mut pool, 2, Moment::ZERO), new(6));
     pool.check();
 }
 
 #[test]
 fn an_adopted_address_that_no_source_knows_leaves_with_its_pod() {
     let mut pool = pool_of(5..=5);
-    assert_eq!(pool.adopt(key(0), lease(200)), Adoption::AdoptedUnknown);
+    assert_eq!(pool.adopt(&key(0), lease(200), NIC), Adoption::AdoptedUnknown);
     assert_eq!(pool.counts().total, 2);
     pool.release(&key(0), Moment::ZERO);
     assert_eq!(pool.state(address(200)), None);
@@ -145,7 +258,7 @@ fn one_view_without_an_address_proves_nothing_and_two_remove_it() {
 #[test]
 fn an_address_in_use_is_never_dropped() {
     let mut pool = pool_of(5..=5);
-    pool.assign(&key(0), None, Moment::ZERO);
+    assign(&mut pool, 0, Moment::ZERO);
     pool.apply_view(&[]);
     assert_eq!(pool.apply_view(&[]).withdrawn_in_use, [address(5)]);
     assert!(pool.lease(&key(0)).is_some());
@@ -154,83 +267,136 @@ fn an_address_in_use_is_never_dropped() {
 }
 
 #[test]
-fn a_reserved_address_is_not_lent() {
+fn a_reserved_address_is_not_lent_until_its_other_use_ends() {
     let mut pool = pool_of(5..=6);
-    assert!(pool.reserve(address(5), "found on eth0".into()));
-    assert_eq!(pool.assign(&key(0), None, Moment::ZERO), Assignment::New(address(6)));
-    assert!(!pool.reserve(address(6), "assigned".into()));
-    assert!(!pool.reserve(address(77), "unknown".into()));
-    assert_eq!(pool.counts().reserved, 1);
+    assign(&mut pool, 0, Moment::ZERO);
+    let used = [address(5), address(6), address(77)].map(|address| (address, "found on eth0".to_owned()));
+    let (reserved, freed) = pool.reserve_exactly(&used);
+    assert_eq!(reserved, [(address(6), "found on eth0".to_owned())]);
+    assert!(freed.is_empty());
+    assert!(matches!(assign(&mut pool, 1, Moment::ZERO), Assignment::Exhausted(counts) if counts.reserved == 1));
+    assert_eq!(pool.reserve_exactly(&used), (vec![], vec![]));
+    assert_eq!(pool.reserve_exactly(&[]), (vec![], vec![address(6)]));
+    assert_eq!(assign(&mut pool, 1, Moment::ZERO), new(6));
+    pool.check();
 }
 
-/// The same promises, kept the slow and obvious way.
+#[test]
+fn an_address_is_returned_only_if_nobody_needs_it() {
+    let mut pool = pool_of(5..=6);
+    assign(&mut pool, 0, Moment::ZERO);
+    assert!(!pool.begin_return(address(5)));
+    assert!(pool.begin_return(address(6)));
+    assert_eq!(pool.counts().releasing, 1);
+    assert!(matches!(assign(&mut pool, 1, Moment::ZERO), Assignment::Exhausted(_)));
+    pool.check();
+}
+
+/// The same promises, kept the slow and obvious way, for IPv4 on one NIC.
 #[derive(Default)]
 struct Model {
     free: VecDeque<IpAddr>,
-    cooling: Vec<(Moment, IpAddr)>,
-    assigned: BTreeMap<AttachmentKey, IpAddr>,
+    /// When it was released, and the address, in that order.
+    cooling: VecDeque<(Moment, IpAddr)>,
+    assigned: BTreeMap<Arc<AttachmentKey>, (Moment, IpAddr)>,
+    ended: BTreeMap<Arc<AttachmentKey>, Moment>,
 }
 
 impl Model {
-    fn assign(&mut self, key: &AttachmentKey, now: Moment) -> Option<IpAddr> {
-        if let Some(&held) = self.assigned.get(key) {
-            return Some(held);
+    fn assign(&mut self, key: &Arc<AttachmentKey>, started: Moment, now: Moment) -> Option<IpAddr> {
+        if let Some((since, held)) = self.assigned.get_mut(key) {
+            *since = started.max(*since);
+            return Some(*held);
         }
-        let ready = self.cooling.iter().take_while(|(until, _)| *until <= now).count();
+        if self.ended.get(key).is_some_and(|at| started <= *at) {
+            return None;
+        }
+        let ready = self.cooling.iter().take_while(|(since, _)| *since + COOLDOWN <= now).count();
         self.free.extend(self.cooling.drain(..ready).map(|(_, address)| address));
-        let address = self.free.pop_front()?;
-        self.assigned.insert(key.clone(), address);
+        let address = match self.free.pop_front() {
+            Some(address) => address,
+            None => {
+                let &(since, address) = self.cooling.front()?;
+                if since + FLOOR > now {
+                    return None;
+                }
+                self.cooling.pop_front();
+                address
+            }
+        };
+        self.ended.remove(key);
+        self.assigned.insert(Arc::clone(key), (started, address));
         Some(address)
     }
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    Assign(u8),
-    Release(u8),
+    /// An ADD started so many seconds ago.
+    Assign(u8, u8),
+    /// A DEL of so many seconds ago.
+    Del(u8, u8),
     Cancel(u8),
     Wait(u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        4 => (0..12_u8).prop_map(Step::Assign),
-        3 => (0..12_u8).prop_map(Step::Release),
+        4 => (0..12_u8, 0..4_u8).prop_map(|(n, ago)| Step::Assign(n, ago)),
+        3 => (0..12_u8, 0..4_u8).prop_map(|(n, ago)| Step::Del(n, ago)),
         1 => (0..12_u8).prop_map(Step::Cancel),
         2 => (0..40_u8).prop_map(Step::Wait),
     ];
     proptest::collection::vec(step, 0..200)
 }
 
+fn ago(now: Moment, seconds: u8) -> Moment {
+    now.saturating_sub(Duration::from_secs(seconds.into()))
+}
+
 proptest! {
     #[test]
     fn the_pool_does_what_the_model_does(steps in steps(), size in 0..10_u8) {
-        let mut pool = pool_of(4..4 + size);
+        let mut pool = pool_with(REST, 4..4 + size);
         let mut model = Model { free: (4..4 + size).map(address).collect(), ..Model::default() };
-        let mut now = Moment::ZERO;
+        // Short of ten minutes, after which tombstones are forgotten.
+        let mut now = Duration::from_secs(10);
         for step in steps {
             match step {
-                Step::Assign(n) => {
-                    let assigned = match pool.assign(&key(n), None, now) {
-                        Assignment::New(address) => Some(address),
-                        Assignment::Existing(lease) => Some(lease.address),
-                        Assignment::Exhausted(_) => None,
+                Step::Assign(n, seconds) => {
+                    let started = ago(now, seconds);
+                    let assigned = match pool.assign(wish(&key(n), started), now) {
+                        Assignment::New(addresses) => addresses.iter().next(),
+                        Assignment::Existing(lease) => lease.addresses.iter().next(),
+                        _ => None,
                     };
-                    prop_assert_eq!(assigned, model.assign(&key(n), now));
+                    prop_assert_eq!(assigned, model.assign(&key(n), started, now));
                 }
-                Step::Release(n) => {
-                    let released = pool.release(&key(n), now).map(|lease| lease.address);
-                    let expected = model.assigned.remove(&key(n));
-                    model.cooling.extend(expected.map(|address| (now + COOLDOWN, address)));
-                    prop_assert_eq!(released, expected);
+                Step::Del(n, seconds) => {
+                    let at = ago(now, seconds);
+                    let ended = model.ended.entry(key(n)).or_default();
+                    *ended = at.max(*ended);
+                    match pool.cover(&key(n), at, now) {
+                        Covered::Lease(lease) => {
+                            let (started, held) = model.assigned.remove(&key(n)).unwrap();
+                            prop_assert!(started <= at);
+                            prop_assert_eq!(lease.addresses, PodAddresses::from(held));
+                            pool.release(&key(n), now);
+                            model.cooling.push_back((now, held));
+                        }
+                        Covered::AddedSince => prop_assert!(model.assigned[&key(n)].0 > at),
+                        Covered::Unknown => prop_assert!(!model.assigned.contains_key(&key(n))),
+                    }
                 }
                 Step::Cancel(n) => {
-                    let cancelled = pool.cancel(&key(n)).map(|lease| lease.address);
-                    let expected = model.assigned.remove(&key(n));
+                    let cancelled = pool.cancel(&key(n)).and_then(|lease| lease.addresses.iter().next());
+                    let expected = model.assigned.remove(&key(n)).map(|(_, address)| address);
                     model.free.extend(expected);
                     prop_assert_eq!(cancelled, expected);
                 }
-                Step::Wait(seconds) => now += Duration::from_secs(seconds.into()),
+                // A run ends before tombstones are forgotten.
+                Step::Wait(seconds) if now < Duration::from_secs(500) => now += Duration::from_secs(seconds.into()),
+                Step::Wait(_) => {}
             }
             pool.check();
             prop_assert_eq!(pool.counts().assigned, model.assigned.len());

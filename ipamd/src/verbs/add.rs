@@ -1,15 +1,15 @@
-//! ADD: an address, a wired pod, an answer; or nothing.
+//! ADD: addresses, a wired pod, an answer; or nothing.
 
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dotfour_protocol::{Add, Attachment, AttachmentKey, PodAddress, Reply, Route};
 use tracing::info;
 
 use super::{Answer, Node, now};
 use crate::errors::AddError;
-use crate::pool::{Assignment, Lease};
+use crate::pool::{Assignment, Families, Lease, PodAddresses, Wish};
 use crate::wiring::names::{GATEWAY, HOST_MAC, host_link, pod_mac};
 use crate::wiring::tag::Tag;
 use crate::wiring::{PodPlan, Wirer};
@@ -18,47 +18,70 @@ use crate::wiring::{PodPlan, Wirer};
 #[derive(Debug)]
 pub struct Added {
     /// Whose it is.
-    pub key: AttachmentKey,
+    pub key: Arc<AttachmentKey>,
 }
 
-pub(super) fn add(add: Add, netns: Option<OwnedFd>, node: &Node, wirer: &mut Wirer) -> Result<Answer, AddError> {
-    let Add { key, pod } = add;
+/// Carries out an ADD. `caller_waits` tells whether there is still somebody to answer.
+pub(super) fn add(
+    add: Add,
+    netns: Option<OwnedFd>,
+    node: &Node,
+    wirer: &mut Wirer,
+    caller_waits: impl FnOnce() -> bool,
+) -> Result<Answer, AddError> {
+    let started = add.started_ns.map_or_else(now, Duration::from_nanos);
+    let (key, pod) = (Arc::new(add.key), add.pod);
     if !node.networks.is_empty() && !node.networks.contains(&key.network) {
-        return Err(AddError::UnknownNetwork { network: key.network, served: node.networks.clone() });
+        return Err(AddError::UnknownNetwork { network: key.network.clone(), served: node.networks.clone() });
     }
     let netns = netns.ok_or(AddError::NoNamespace)?;
     let _entered = node.gate.enter(&key);
+    // Calls may have waited in line for long. What nobody waits for is not worth a pod's wiring.
+    if !caller_waits() {
+        return Err(AddError::CallerGone);
+    }
     let begun = Instant::now();
 
-    let assignment = node.pool().assign(&key, pod.clone(), now());
-    let address = match assignment {
-        Assignment::New(address) => address,
-        Assignment::Existing(lease) => return confirm(&key, &lease, netns, node, wirer),
+    let asked = PodAddresses::default();
+    let wish = Wish { key: &key, pod: pod.clone(), families: Families::V4, asked, started };
+    let (assignment, ticket) = node.ledger.assign(wish, now());
+    let addresses = match assignment {
+        Assignment::New(addresses) => addresses,
+        Assignment::Existing(lease) => {
+            node.ledger.commit(ticket)?;
+            return confirm(&key, &lease, netns, node, wirer);
+        }
         Assignment::Exhausted(counts) => return Err(AddError::Exhausted(counts)),
+        Assignment::AskedUnknown(_) | Assignment::AskedTaken(_) => return Err(AddError::Asked),
+        Assignment::Overtaken => return Err(AddError::Overtaken),
     };
-
     let plan = PodPlan {
-        tag: Tag { key: key.clone(), address },
+        tag: Tag { key: AttachmentKey::clone(&key), addresses },
         host_link: host_link(&key, pod.as_ref()),
         mtu: node.nic.mtu,
         node_address: node.node_address(),
     };
-    let wired = match wirer.wire(&plan, netns.as_fd()) {
+    let recorded = node.ledger.commit(ticket).map_err(AddError::from);
+    let wired = match recorded.and_then(|()| Ok(wirer.wire(&plan, netns.as_fd())?)) {
         Ok(wired) => wired,
         Err(e) => {
-            node.pool().cancel(&key);
-            return Err(e.into());
+            // If this is not recorded either, the next start finds a lease without a link and collects it.
+            let _ = node.ledger.commit(node.ledger.cancel(&key));
+            return Err(e);
         }
     };
     {
-        let mut pool = node.pool();
+        let mut pool = node.ledger.pool();
         pool.set_link(&key, wired.link.clone());
         if let Some(displaced) = wired.displaced {
             pool.set_link(&displaced.key, displaced.link);
         }
     }
-    info!(%key, pod = pod.map(|pod| pod.to_string()), %address, link = wired.link.name, took = ?begun.elapsed(), "added");
-    let reply = Reply::Attached(attachment(address, wired.link.name, node));
+    info!(
+        %key, pod = pod.map(|pod| pod.to_string()), addresses = words(addresses), link = wired.link.name,
+        took = ?begun.elapsed(), "added"
+    );
+    let reply = Reply::Attached(attachment(addresses, wired.link.name, node));
     Ok(Answer { reply, added: Some(Added { key }) })
 }
 
@@ -70,24 +93,27 @@ fn confirm(
     node: &Node,
     wirer: &mut Wirer,
 ) -> Result<Answer, AddError> {
-    let Some(link) = &lease.link else {
-        // The gate lets no second call in before the first has set the link or cancelled the lease.
-        return Err(AddError::NoNamespace);
-    };
+    // The gate lets no second call in before the first has set the link or cancelled the lease.
+    let link = lease.link.as_ref().ok_or(AddError::NoNamespace)?;
     wirer.confirm(&key.ifname, link, netns.as_fd())?;
-    Ok(Answer::plain(Reply::Attached(attachment(lease.address, link.name.clone(), node))))
+    Ok(Answer::plain(Reply::Attached(attachment(lease.addresses, link.name.clone(), node))))
 }
 
-fn attachment(address: IpAddr, host_ifname: String, node: &Node) -> Attachment {
+fn attachment(addresses: PodAddresses, host_ifname: String, node: &Node) -> Attachment {
     Attachment {
         host_ifname,
         host_mac: HOST_MAC.to_string(),
-        pod_mac: pod_mac(address).to_string(),
+        pod_mac: pod_mac(addresses).to_string(),
         mtu: node.nic.mtu,
-        addresses: vec![PodAddress { address: address.into(), gateway: GATEWAY }],
+        addresses: addresses.iter().map(|a| PodAddress { address: a.into(), gateway: GATEWAY }).collect(),
         routes: vec![
             Route { dst: GATEWAY.into(), gw: None },
             Route { dst: ipnet::IpNet::V4(ipnet::Ipv4Net::default()), gw: Some(GATEWAY) },
         ],
     }
+}
+
+/// A pod's addresses for the log.
+pub(super) fn words(addresses: PodAddresses) -> String {
+    addresses.iter().map(|address| address.to_string()).collect::<Vec<_>>().join(",")
 }

@@ -7,26 +7,32 @@ mod status;
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dotfour_protocol::{Call, Cause, Failure, Reply, Request};
+use dotfour_datapath::KernelError;
+use dotfour_protocol::{AttachmentKey, Call, Cause, Failure, Reply, Request};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::lease::Ledger;
 use crate::nic::Nic;
-use crate::pool::{Moment, Pool};
+use crate::pool::{HostLink, Moment};
 use crate::wiring::{Janitor, Wirer};
 use gate::Gate;
 
 pub use add::Added;
+pub use del::{Ended, Reason};
 
 /// What all verb threads share.
 #[derive(Debug)]
 pub struct Node {
-    /// The pool. Locked only to look or to change it: never over IO, never over a call into the kernel.
-    pool: Mutex<Pool>,
+    /// The pool and its journal.
+    pub ledger: Ledger,
     /// Lets one call at a time work on an attachment.
     gate: Gate,
+    /// How many leases were collected without a DEL since the start.
+    collected: AtomicU64,
     /// The NIC the pods' addresses belong to.
     pub nic: Nic,
     /// The networks that are served; all where empty.
@@ -39,17 +45,45 @@ pub struct Node {
 
 impl Node {
     /// A node that is ready to serve.
-    pub fn new(pool: Pool, nic: Nic, networks: Vec<String>, source: &'static str, janitor: Janitor) -> Arc<Self> {
-        Arc::new(Node { pool: Mutex::new(pool), gate: Gate::default(), nic, networks, source, janitor })
-    }
-
-    /// The pool, for a moment. A panic while it was locked would have ended the process, so poison says nothing.
-    pub fn pool(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn new(ledger: Ledger, nic: Nic, networks: Vec<String>, source: &'static str, janitor: Janitor) -> Arc<Self> {
+        let (gate, collected) = (Gate::default(), AtomicU64::new(0));
+        Arc::new(Node { ledger, gate, collected, nic, networks, source, janitor })
     }
 
     fn node_address(&self) -> IpAddr {
         self.nic.address.into()
+    }
+
+    /// Ends the attachment that was made by an ADD started before `at`. Repeating it does no harm.
+    ///
+    /// # Errors
+    /// The kernel refused; the lease stays.
+    pub fn end(
+        &self,
+        key: &Arc<AttachmentKey>,
+        at: Moment,
+        reason: Reason,
+        wirer: &mut Wirer,
+    ) -> Result<Ended, KernelError> {
+        del::end(key, at, reason, self, wirer)
+    }
+
+    /// Releases a lease whose link is gone, and only then: asks the kernel once more, with all other calls for the
+    /// attachment kept out. True if there was something to collect.
+    ///
+    /// # Errors
+    /// The kernel did not answer; the lease stays.
+    pub fn collect(&self, key: &Arc<AttachmentKey>, link: &HostLink, wirer: &mut Wirer) -> Result<bool, KernelError> {
+        let _entered = self.gate.enter(key);
+        let lease = self.ledger.pool().lease(key).cloned();
+        match lease {
+            Some(lease) if lease.link.as_ref() == Some(link) && !wirer.has_link(link)? => {
+                del::end_lease(key, &lease, Reason::NamespaceGone, self, wirer)?;
+                self.collected.fetch_add(1, Ordering::Relaxed);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 }
 
@@ -68,15 +102,22 @@ impl Answer {
     }
 }
 
-/// Carries out one request. `netns` is the descriptor that came with it.
-pub fn answer(request: Result<Request, Failure>, netns: Option<OwnedFd>, node: &Node, wirer: &mut Wirer) -> Answer {
+/// Carries out one request. `netns` is the descriptor that came with it; `caller_waits` tells whether there is still
+/// somebody to answer.
+pub fn answer(
+    request: Result<Request, Failure>,
+    netns: Option<OwnedFd>,
+    node: &Node,
+    wirer: &mut Wirer,
+    caller_waits: impl FnOnce() -> bool,
+) -> Answer {
     match request.map(|request| request.call) {
-        Ok(Call::Add(add)) => match add::add(add, netns, node, wirer) {
+        Ok(Call::Add(add)) => match add::add(add, netns, node, wirer, caller_waits) {
             Ok(answer) => answer,
             Err(e) => Answer::plain(Reply::Failed(e.into())),
         },
-        Ok(Call::Del(del)) => Answer::plain(match del::del(&del.key, node, wirer) {
-            Ok(()) => Reply::Detached,
+        Ok(Call::Del(del)) => Answer::plain(match node.end(&Arc::new(del.key), now(), Reason::Del, wirer) {
+            Ok(_) => Reply::Detached,
             Err(e) => Reply::Failed(Failure::new(
                 Cause::KernelRefused,
                 e.to_string(),
@@ -90,9 +131,8 @@ pub fn answer(request: Result<Request, Failure>, netns: Option<OwnedFd>, node: &
 
 /// Takes back what an ADD did whose reply nobody received: its caller believes that it failed.
 pub fn take_back(added: &Added, node: &Node, wirer: &mut Wirer) {
-    match del::del(&added.key, node, wirer) {
-        Ok(()) => tracing::warn!(key = %added.key, "the caller of an ADD was gone before its reply; undone"),
-        Err(e) => tracing::error!(key = %added.key, "the caller of an ADD was gone, and it cannot be undone: {e}"),
+    if let Err(e) = node.end(&added.key, now(), Reason::ReplyLost, wirer) {
+        tracing::error!(key = %added.key, "nobody received the reply to an ADD, and it cannot be undone: {e}");
     }
 }
 

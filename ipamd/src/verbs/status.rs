@@ -1,29 +1,29 @@
 //! Status: what `dotfourctl` shows.
 
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 
-use dotfour_protocol::{AttachmentStatus, NodeStatus, Status};
+use dotfour_protocol::{AttachmentKey, AttachmentStatus, NodeStatus, Status};
 
-use super::Node;
+use super::{Node, now};
 
 /// How many attachments a reply lists; a message holds about twice as many.
 const PAGE: usize = 150;
 
 pub(super) fn status(question: &Status, node: &Node) -> NodeStatus {
     let (pool, mut attachments) = {
-        let pool = node.pool();
+        let mut pool = node.ledger.pool();
+        pool.thaw(now());
         let attachments: Vec<(IpAddr, AttachmentStatus)> = pool
             .leases()
-            .filter(|(_, lease)| question.after.is_none_or(|after| lease.address > after))
-            .map(|(key, lease)| {
-                let status = AttachmentStatus {
-                    key: key.clone(),
-                    pod: lease.pod.clone(),
-                    addresses: vec![lease.address],
-                    host_ifname: lease.link.as_ref().map(|link| link.name.clone()).unwrap_or_default(),
-                };
-                (lease.address, status)
+            .filter_map(|(key, lease)| {
+                let addresses: Vec<IpAddr> = lease.addresses.iter().collect();
+                let first = *addresses.first()?;
+                let host_ifname = lease.link.as_ref().map(|link| link.name.clone()).unwrap_or_default();
+                let key = AttachmentKey::clone(key);
+                Some((first, AttachmentStatus { key, pod: lease.pod.clone(), addresses, host_ifname }))
             })
+            .filter(|(first, _)| question.after.is_none_or(|after| *first > after))
             .collect();
         (pool.counts(), attachments)
     };
@@ -37,6 +37,7 @@ pub(super) fn status(question: &Status, node: &Node) -> NodeStatus {
         nic: node.nic.name.clone(),
         node_address: node.node_address(),
         pool,
+        collected: node.collected.load(Ordering::Relaxed),
         attachments: attachments.into_iter().map(|(_, status)| status).collect(),
         more,
     }

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dotfour_datapath::Mac;
 use dotfour_protocol::{AttachmentKey, PodName};
 
+use crate::pool::PodAddresses;
+
 /// What a pod's host link begins with. Calico finds it so (`FELIX_INTERFACEPREFIX=azv`).
 pub const LINK_PREFIX: &str = "azv";
 
@@ -52,11 +54,13 @@ pub fn condemned_link(index: u32) -> String {
     format!("azx{index:x}")
 }
 
-/// The MAC of a pod's interface, derived from its address, so that an address used again has the MAC that caches know.
-pub fn pod_mac(address: IpAddr) -> Mac {
-    let [a, b, c, d] = match address {
-        IpAddr::V4(v4) => v4.octets(),
-        IpAddr::V6(v6) => low_bits(v6),
+/// The MAC of a pod's interface, derived from its address (the IPv4 one if it has both), so that an address used again
+/// has the MAC that caches know.
+pub fn pod_mac(addresses: PodAddresses) -> Mac {
+    let [a, b, c, d] = match (addresses.v4, addresses.v6) {
+        (Some(v4), _) => v4.octets(),
+        (None, Some(v6)) => low_bits(v6),
+        (None, None) => [0; 4],
     };
     Mac([0x0a, 0xd4, a, b, c, d])
 }
@@ -92,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_pod_s_mac_is_unicast_local_and_follows_its_address() {
-        let mac = pod_mac("10.240.0.5".parse().unwrap());
+        let mac = pod_mac("10.240.0.5".parse::<IpAddr>().unwrap().into());
         assert_eq!(mac.to_string(), "0a:d4:0a:f0:00:05");
         assert_eq!(mac.0[0] & 0b11, 0b10);
     }

@@ -11,6 +11,7 @@ use dotfour_datapath::netns::open_socket_in;
 use dotfour_datapath::route::{IfPresent, Route};
 use dotfour_datapath::{Batch, KernelError, Netns, Socket};
 use dotfour_protocol::AttachmentKey;
+use ipnet::IpNet;
 use rustix::io::Errno;
 use tracing::{error, warn};
 
@@ -18,12 +19,12 @@ use super::names::{
     CONDEMNED_GROUPS, GATEWAY, HOST_MAC, LINK_INDICES, ROUTE_PROTOCOL, condemned_link, keyed_host_link, pod_mac,
 };
 use super::tag::Tag;
-use crate::pool::HostLink;
+use crate::pool::{HostLink, PodAddresses};
 
 /// What a pod is to get.
 #[derive(Debug, Clone)]
 pub struct PodPlan {
-    /// Whose attachment it is, and its address: what the host link's alias will say.
+    /// Whose attachment it is, and its addresses: what the host link's alias will say.
     pub tag: Tag,
     /// The name its host link should have.
     pub host_link: String,
@@ -151,10 +152,12 @@ impl Wirer {
 
     /// Takes a pod off the network for good: no packet to it or from it once this returns. The link itself stays, down
     /// and in `group`, for the janitor. A link that is gone already is fine.
-    pub fn unwire(&mut self, address: IpAddr, link: &HostLink, group: u32) -> Result<(), KernelError> {
+    pub fn unwire(&mut self, addresses: PodAddresses, link: &HostLink, group: u32) -> Result<(), KernelError> {
         let mut batch = Batch::new();
-        batch.delete_route("delete the host route", &host_route(address, link.index, None));
-        batch.tolerate(Errno::SRCH);
+        for address in addresses.iter() {
+            batch.delete_route("delete the host route", &host_route(address, link.index, None));
+            batch.tolerate(Errno::SRCH);
+        }
         let change = LinkChange { up: Some(false), group: Some(group), ..LinkChange::default() };
         batch.change_link("set the host link down", LinkId::Index(link.index), &change);
         batch.tolerate(Errno::NODEV);
@@ -169,6 +172,26 @@ impl Wirer {
             Some(found) if found.index == link.index => Ok(()),
             _ => Err(WireError::OtherNamespace { ifname: ifname.to_owned() }),
         }
+    }
+
+    /// Whether a link is still there.
+    pub fn has_link(&mut self, link: &HostLink) -> Result<bool, KernelError> {
+        Ok(self.node.link(LinkId::Index(link.index))?.is_some())
+    }
+
+    /// The indexes of all links of the node. For audits, not for a pod's path.
+    pub fn link_indices(&mut self) -> Result<std::collections::HashSet<u32>, KernelError> {
+        Ok(self.node.links()?.into_iter().map(|link| link.index).collect())
+    }
+
+    /// Takes addresses off a link of the node. One that is not there is fine.
+    pub fn remove_addresses(&mut self, link: u32, addresses: &[IpNet]) -> Result<(), KernelError> {
+        let mut batch = Batch::new();
+        for address in addresses {
+            batch.delete_address("remove a pool address from the NIC", link, *address);
+            batch.tolerate(Errno::ADDRNOTAVAIL);
+        }
+        self.node.run(batch)
     }
 
     /// Makes the kernel notice that the pair has carrier. It does so by itself only a moment later, and until then the
@@ -191,10 +214,12 @@ impl Wirer {
             Ok(Some(stranger)) => {
                 error!(index, stranger = stranger.name, "the index of a new link was taken; removing our marks");
                 let mut batch = Batch::new();
-                batch.delete_route("delete a stray route", &host_route(plan.tag.address, index, None));
-                batch.tolerate(Errno::SRCH);
-                batch.delete_neighbour("delete a stray neighbour", index, plan.tag.address);
-                batch.tolerate(Errno::NOENT);
+                for address in plan.tag.addresses.iter() {
+                    batch.delete_route("delete a stray route", &host_route(address, index, None));
+                    batch.tolerate(Errno::SRCH);
+                    batch.delete_neighbour("delete a stray neighbour", index, address);
+                    batch.tolerate(Errno::NOENT);
+                }
                 let no_alias = LinkChange { alias: Some(""), ..LinkChange::default() };
                 batch.change_link("clear a stray alias", LinkId::Index(index), &no_alias);
                 self.report(batch);
@@ -244,6 +269,8 @@ impl Wirer {
             }
             // Kernels before 6.2 do not rename a link that is up, and setting it down would cut the pod off.
             Err(e) if e.errno() == Some(Errno::BUSY) => Ok(HostName::Kept),
+            // Its pod's namespace died just now.
+            Err(e) if e.errno() == Some(Errno::NODEV) => Ok(HostName::Freed(None)),
             Err(e) => Err(e),
         }
     }
@@ -280,8 +307,7 @@ fn host_route(address: IpAddr, link: u32, preferred_source: Option<IpAddr>) -> R
 
 /// The node's half: the pair, born with its far end in the pod, its tag, the route to the pod, the pod's neighbour entry.
 fn host_batch(plan: &PodPlan, alias: &str, name: &str, index: u32, netns: BorrowedFd<'_>) -> Batch {
-    let address = plan.tag.address;
-    let mac = pod_mac(address);
+    let mac = pod_mac(plan.tag.addresses);
     let mut batch = Batch::new();
     batch.create_veth(
         CREATE,
@@ -295,9 +321,11 @@ fn host_batch(plan: &PodPlan, alias: &str, name: &str, index: u32, netns: Borrow
     // The kernel ignores an alias, and refuses settings, in the create message itself.
     let change = LinkChange { alias: Some(alias), ipv4: &[(Ipv4Setting::ProxyArp, 1)], ..LinkChange::default() };
     batch.change_link("tag the host link", LinkId::Index(index), &change);
-    let route = host_route(address, index, Some(plan.node_address));
-    batch.add_route("add the host route", &route, IfPresent::Refuse);
-    batch.set_neighbour("add the pod's neighbour entry", index, address, mac);
+    for address in plan.tag.addresses.iter() {
+        let source = Some(plan.node_address).filter(|node| node.is_ipv4() == address.is_ipv4());
+        batch.add_route("add the host route", &host_route(address, index, source), IfPresent::Refuse);
+        batch.set_neighbour("add the pod's neighbour entry", index, address, mac);
+    }
     batch
 }
 
@@ -314,7 +342,9 @@ fn pod_batch(plan: &PodPlan, index: u32) -> Batch {
     let default = ipnet::IpNet::V4(ipnet::Ipv4Net::default());
     let mut batch = Batch::new();
     batch.change_link("set the pod's interface up", LinkId::Index(index), &up);
-    batch.add_address("give the pod its address", index, plan.tag.address.into(), PrefixRoute::Omit);
+    for address in plan.tag.addresses.iter() {
+        batch.add_address("give the pod its address", index, address.into(), PrefixRoute::Omit);
+    }
     batch.add_route("add the pod's route to its gateway", &route(GATEWAY.into(), None), IfPresent::Refuse);
     batch.add_route("add the pod's default route", &route(default, Some(GATEWAY)), IfPresent::Refuse);
     batch.set_neighbour("add the gateway's neighbour entry", index, GATEWAY, HOST_MAC);

@@ -9,17 +9,19 @@ use std::str::FromStr;
 use dotfour_datapath::link::MAX_ALIAS;
 use dotfour_protocol::AttachmentKey;
 
+use crate::pool::PodAddresses;
+
 /// The first word, with the version of what follows.
 const MAGIC: &str = "dotfour/1";
 
-/// What a host link's alias says: `dotfour/1 IFNAME ADDRESS NETWORK CONTAINER-ID`. None of the words has a space in it,
-/// by the CNI specification's rules for them, which the plugin enforces.
+/// What a host link's alias says: `dotfour/1 IFNAME ADDRESS[,ADDRESS] NETWORK CONTAINER-ID`. None of the words has a space
+/// in it, by the CNI specification's rules for them, which the plugin enforces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag {
     /// Whose link it is.
     pub key: AttachmentKey,
-    /// The pod's address.
-    pub address: IpAddr,
+    /// The pod's addresses.
+    pub addresses: PodAddresses,
 }
 
 /// The alias is not a tag of this version.
@@ -37,7 +39,11 @@ impl Tag {
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let AttachmentKey { network, container_id, ifname } = &self.key;
-        write!(f, "{MAGIC} {ifname} {} {network} {container_id}", self.address)
+        write!(f, "{MAGIC} {ifname} ")?;
+        for (i, address) in self.addresses.iter().enumerate() {
+            write!(f, "{}{address}", if i == 0 { "" } else { "," })?;
+        }
+        write!(f, " {network} {container_id}")
     }
 }
 
@@ -46,12 +52,16 @@ impl FromStr for Tag {
 
     fn from_str(alias: &str) -> Result<Self, NotATag> {
         let words: Vec<&str> = alias.split(' ').collect();
-        let [MAGIC, ifname, address, network, container_id] = words[..] else { return Err(NotATag) };
+        let [MAGIC, ifname, addresses, network, container_id] = words[..] else { return Err(NotATag) };
         if [ifname, network, container_id].contains(&"") {
             return Err(NotATag);
         }
         let key = AttachmentKey { network: network.into(), container_id: container_id.into(), ifname: ifname.into() };
-        Ok(Tag { key, address: address.parse().map_err(|_| NotATag)? })
+        let addresses: Vec<IpAddr> =
+            addresses.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| NotATag)?;
+        let tag = Tag { key, addresses: addresses.iter().copied().collect() };
+        // Two of one family are nothing that was ever written.
+        if tag.addresses.iter().eq(addresses) { Ok(tag) } else { Err(NotATag) }
     }
 }
 
@@ -67,8 +77,17 @@ mod tests {
     fn tag(network: &str) -> Tag {
         Tag {
             key: AttachmentKey { network: network.into(), container_id: "f".repeat(64), ifname: "eth0".into() },
-            address: "10.240.0.5".parse().unwrap(),
+            addresses: "10.240.0.5".parse::<IpAddr>().unwrap().into(),
         }
+    }
+
+    #[test]
+    fn both_families_are_read_back() {
+        let mut tag = tag("azure");
+        tag.addresses = tag.addresses.with("fd00::5".parse().unwrap());
+        let alias = tag.to_alias().unwrap();
+        assert!(alias.contains(" 10.240.0.5,fd00::5 "), "{alias}");
+        assert_eq!(alias.parse(), Ok(tag));
     }
 
     #[test]
@@ -94,6 +113,8 @@ mod tests {
             "dotfour/1 eth0 10.240.0.5  c0ffee",
             "dotfour/2 eth0 10.240.0.5 azure c0ffee",
             "dotfour/1 eth0 10.240.0.5 a b c",
+            "dotfour/1 eth0 10.240.0.5,10.240.0.6 azure c0ffee",
+            "dotfour/1 eth0 10.240.0.5, azure c0ffee",
         ] {
             assert_eq!(alias.parse::<Tag>(), Err(NotATag), "{alias:?}");
         }

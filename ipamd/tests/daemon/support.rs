@@ -115,6 +115,8 @@ impl Node {
 
     /// Starts the daemon and waits until it serves.
     pub(crate) fn start(&self, config: &Path) -> Daemon {
+        // A daemon that was killed leaves it, and its successor replaces it.
+        let _ = std::fs::remove_file(self.socket());
         let mut daemon = self.spawn(config);
         let begun = Instant::now();
         while !self.socket().exists() {
@@ -169,6 +171,13 @@ impl Node {
         set_socket_timeout(&caller, Timeout::Recv, Some(PATIENCE)).unwrap();
         connect(&caller, &SocketAddrUnix::new(self.socket()).unwrap()).unwrap();
         caller
+    }
+
+    /// A connection, if the daemon is there.
+    pub(crate) fn try_connect(&self) -> Option<OwnedFd> {
+        let caller = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        set_socket_timeout(&caller, Timeout::Recv, Some(PATIENCE)).unwrap();
+        connect(&caller, &SocketAddrUnix::new(self.socket()).unwrap()).ok().map(|()| caller)
     }
 
     pub(crate) fn add(&self, key: &AttachmentKey, pod: &str, netns: BorrowedFd<'_>) -> Result<Attachment, Failure> {
@@ -228,7 +237,11 @@ impl Drop for Daemon {
 }
 
 pub(crate) fn add_call(key: &AttachmentKey, pod: &str) -> Call {
-    Call::Add(Add { key: key.clone(), pod: Some(PodName { namespace: "default".into(), name: pod.into() }) })
+    Call::Add(Add {
+        key: key.clone(),
+        pod: Some(PodName { namespace: "default".into(), name: pod.into() }),
+        started_ns: None,
+    })
 }
 
 pub(crate) fn send(caller: &OwnedFd, bytes: &[u8], netns: Option<BorrowedFd<'_>>) {
@@ -238,6 +251,17 @@ pub(crate) fn send(caller: &OwnedFd, bytes: &[u8], netns: Option<BorrowedFd<'_>>
         assert!(ancillary.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(netns))));
     }
     sendmsg(caller, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL).unwrap();
+}
+
+/// A call whose daemon may die at any moment.
+pub(crate) fn try_call(caller: &OwnedFd, bytes: &[u8], netns: BorrowedFd<'_>) {
+    let descriptors = [netns];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    if sendmsg(caller, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL).is_ok() {
+        let _ = recv(caller, &mut [0; 4096], RecvFlags::empty());
+    }
 }
 
 pub(crate) fn receive(caller: &OwnedFd) -> Reply {

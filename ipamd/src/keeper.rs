@@ -1,0 +1,132 @@
+//! The keeper: ends what ended without telling.
+//!
+//! One thread that works off what others only notice: links that vanished with their pod's namespace, DELs in the spool,
+//! addresses to take off the NIC. It believes links and nothing else: a link that exists is a pod that lives.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use dotfour_protocol::AttachmentKey;
+use ipnet::IpNet;
+use tracing::{error, info, warn};
+
+use crate::pool::HostLink;
+use crate::spool::Spool;
+use crate::verbs::Node;
+use crate::wiring::Wirer;
+use crate::wiring::pod::LinkIndices;
+
+/// How often the spool is looked at.
+const SPOOL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often all leases are compared with all links, in case an event was lost.
+const AUDIT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What the keeper is told.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The kernel deleted the link with this index.
+    LinkGone(u32),
+    /// Events were lost: compare everything.
+    EventsLost,
+    /// Pool addresses on the NIC are to be removed.
+    Reclaim(Vec<IpNet>),
+    /// The daemon ends.
+    Stop,
+}
+
+/// Starts the keeper's thread, which ends with [`Notice::Stop`] or with the last sender.
+pub fn start(
+    node: Arc<Node>,
+    indices: &Arc<LinkIndices>,
+    spool: PathBuf,
+    notices: Receiver<Notice>,
+) -> std::io::Result<JoinHandle<()>> {
+    let spool = Spool::open(&spool)?;
+    let wirer = Wirer::new(Arc::clone(indices))?;
+    let mut keeper = Keeper { node, wirer, spool };
+    // Before the first caller is served.
+    keeper.spool.apply(&keeper.node, &mut keeper.wirer);
+    thread::Builder::new().name("keeper".into()).spawn(move || keeper.work(&notices))
+}
+
+struct Keeper {
+    node: Arc<Node>,
+    wirer: Wirer,
+    spool: Spool,
+}
+
+impl Keeper {
+    fn work(&mut self, notices: &Receiver<Notice>) {
+        let mut next_spool = Instant::now() + SPOOL_INTERVAL;
+        let mut next_audit = Instant::now() + AUDIT_INTERVAL;
+        loop {
+            let patience = next_spool.min(next_audit).saturating_duration_since(Instant::now());
+            match notices.recv_timeout(patience) {
+                Ok(Notice::LinkGone(index)) => self.collect_link(index),
+                Ok(Notice::EventsLost) => self.audit(),
+                Ok(Notice::Reclaim(addresses)) => self.reclaim(&addresses),
+                Ok(Notice::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = Instant::now();
+            if now >= next_spool {
+                self.spool.apply(&self.node, &mut self.wirer);
+                next_spool = now + SPOOL_INTERVAL;
+            }
+            if now >= next_audit {
+                self.audit();
+                next_audit = now + AUDIT_INTERVAL;
+            }
+        }
+    }
+
+    fn collect_link(&mut self, index: u32) {
+        let lease = self.node.ledger.pool().leases().find_map(|(key, lease)| {
+            lease.link.clone().filter(|link| link.index == index).map(|link| (key.clone(), link))
+        });
+        if let Some((key, link)) = lease {
+            self.collect(&key, &link);
+        }
+    }
+
+    /// Compares all leases with all links.
+    fn audit(&mut self) {
+        // The leases first: one that is wired in between is then not among them.
+        let leases: Vec<(Arc<AttachmentKey>, HostLink)> = self
+            .node
+            .ledger
+            .pool()
+            .leases()
+            .filter_map(|(key, lease)| lease.link.clone().map(|link| (key.clone(), link)))
+            .collect();
+        let present = match self.wirer.link_indices() {
+            Ok(present) => present,
+            Err(e) => {
+                warn!("leases are not compared with links this time: {e}");
+                return;
+            }
+        };
+        for (key, link) in leases {
+            if !present.contains(&link.index) {
+                self.collect(&key, &link);
+            }
+        }
+    }
+
+    fn collect(&mut self, key: &Arc<AttachmentKey>, link: &HostLink) {
+        if let Err(e) = self.node.collect(key, link, &mut self.wirer) {
+            error!(%key, "a lease whose link vanished stays: {e}");
+        }
+    }
+
+    fn reclaim(&mut self, addresses: &[IpNet]) {
+        match self.wirer.remove_addresses(self.node.nic.index, addresses) {
+            Ok(()) => info!("removed {} pool addresses from {}", addresses.len(), self.node.nic.name),
+            Err(e) => error!("pool addresses stay on {}: {e}", self.node.nic.name),
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Pool and journal as one: every change of the pool is on record before it is answered.
+//!
+//! A change and its record are made under one short lock, so that the journal has the pool's own order. The write happens
+//! outside it: of the calls that wait, the first takes all that is queued to the file, and the others find theirs written
+//! (group commit).
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use dotfour_protocol::AttachmentKey;
+use tracing::error;
+
+use super::journal::Journal;
+use super::record::Record;
+use crate::errors::with_source;
+use crate::pool::{Assignment, Covered, Lease, Moment, Pool, Wish};
+
+/// The pool, with its journal.
+#[derive(Debug)]
+pub struct Ledger {
+    inner: Mutex<Inner>,
+    written: Condvar,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pool: Pool,
+    queue: Vec<u8>,
+    batch: Arc<Batch>,
+    /// Absent while some call writes.
+    journal: Option<Journal>,
+}
+
+/// The records that go to the file together, and what came of it.
+#[derive(Debug, Default)]
+struct Batch {
+    outcome: OnceLock<Result<(), NotRecorded>>,
+}
+
+/// A change of the pool that is not on record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the lease cannot be recorded in stateDir")]
+pub struct NotRecorded;
+
+/// A change that was queued for the journal.
+#[derive(Debug)]
+#[must_use = "a change is not on record before it is committed"]
+pub struct Ticket(Option<Arc<Batch>>);
+
+impl Ledger {
+    /// A ledger whose journal is written anew with the first commit.
+    pub fn new(pool: Pool, journal: Journal) -> Self {
+        let inner = Inner { pool, queue: Vec::new(), batch: Arc::default(), journal: Some(journal) };
+        Ledger { inner: Mutex::new(inner), written: Condvar::new() }
+    }
+
+    /// The pool, to look at, or to change what needs no record: links, views of the source, reservations. Never to be
+    /// held over IO or a call into the kernel.
+    pub fn pool(&self) -> PoolGuard<'_> {
+        PoolGuard(self.lock())
+    }
+
+    /// [`Pool::assign`], on record.
+    pub fn assign(&self, wish: Wish<'_>, now: Moment) -> (Assignment, Ticket) {
+        let mut inner = self.lock();
+        let (key, pod, started) = (Arc::clone(wish.key), wish.pod.clone(), wish.started);
+        let before = inner.pool.lease(&key).map(|lease| lease.started);
+        let assignment = inner.pool.assign(wish, now);
+        let ticket = match &assignment {
+            Assignment::New(addresses) => {
+                inner.queue(&Record::Assigned { key, pod, addresses: addresses.iter().collect(), started })
+            }
+            Assignment::Existing(lease) if before < Some(lease.started) => {
+                let (pod, addresses) = (lease.pod.clone(), lease.addresses.iter().collect());
+                inner.queue(&Record::Assigned { key, pod, addresses, started })
+            }
+            _ => Ticket(None),
+        };
+        (assignment, ticket)
+    }
+
+    /// [`Pool::cover`], on record.
+    pub fn cover(&self, key: &Arc<AttachmentKey>, at: Moment, now: Moment) -> (Covered, Ticket) {
+        let mut inner = self.lock();
+        let covered = inner.pool.cover(key, at, now);
+        let ticket = match covered {
+            Covered::Unknown => inner.queue(&Record::Ended { key: Arc::clone(key), at }),
+            Covered::Lease(_) | Covered::AddedSince => Ticket(None),
+        };
+        (covered, ticket)
+    }
+
+    /// [`Pool::release`], on record.
+    pub fn release(&self, key: &Arc<AttachmentKey>, now: Moment) -> (Option<Lease>, Ticket) {
+        let mut inner = self.lock();
+        let lease = inner.pool.release(key, now);
+        let ticket = match lease {
+            Some(_) => inner.queue(&Record::Released { key: Arc::clone(key), since: now }),
+            None => Ticket(None),
+        };
+        (lease, ticket)
+    }
+
+    /// [`Pool::cancel`], on record.
+    pub fn cancel(&self, key: &Arc<AttachmentKey>) -> Ticket {
+        let mut inner = self.lock();
+        match inner.pool.cancel(key) {
+            Some(_) => inner.queue(&Record::Cancelled { key: Arc::clone(key) }),
+            None => Ticket(None),
+        }
+    }
+
+    /// Returns once a change is on record, or cannot be.
+    ///
+    /// # Errors
+    /// The file cannot be written. The pool keeps the change; the caller decides what that means. The next commit tries to
+    /// write the whole file anew.
+    pub fn commit(&self, ticket: Ticket) -> Result<(), NotRecorded> {
+        let Some(batch) = ticket.0 else { return Ok(()) };
+        let mut inner = self.lock();
+        loop {
+            if let Some(outcome) = batch.outcome.get() {
+                return *outcome;
+            }
+            inner = match inner.journal.take() {
+                Some(journal) => self.write(inner, journal),
+                None => self.written.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Takes all that is queued to the file, without the lock.
+    fn write<'l>(&'l self, mut inner: MutexGuard<'l, Inner>, mut journal: Journal) -> MutexGuard<'l, Inner> {
+        let batch = std::mem::take(&mut inner.batch);
+        let queued = std::mem::take(&mut inner.queue);
+        // A snapshot has the effect of all that is queued.
+        let snapshot = journal.wants_rewrite().then(|| snapshot(&inner.pool));
+        drop(inner);
+        let outcome = match &snapshot {
+            Some(snapshot) => journal.rewrite(snapshot),
+            None => journal.append(&queued),
+        };
+        if let Err(e) = &outcome {
+            error!("{}", with_source(e));
+        }
+        // Only the writer sets it, and once.
+        let _ = batch.outcome.set(outcome.map_err(|_| NotRecorded));
+        let mut inner = self.lock();
+        inner.journal = Some(journal);
+        self.written.notify_all();
+        inner
+    }
+
+    /// A panic while it was locked would have ended the process, so poison says nothing.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the journal anew, with the pool as it is.
+    pub fn checkpoint(&self) -> Result<(), NotRecorded> {
+        let ticket = {
+            let mut inner = self.lock();
+            if let Some(journal) = &mut inner.journal {
+                journal.demand_rewrite();
+            }
+            Ticket(Some(Arc::clone(&inner.batch)))
+        };
+        self.commit(ticket)
+    }
+}
+
+impl Inner {
+    fn queue(&mut self, record: &Record) -> Ticket {
+        record.append_to(&mut self.queue);
+        Ticket(Some(Arc::clone(&self.batch)))
+    }
+}
+
+/// The locked pool.
+#[derive(Debug)]
+pub struct PoolGuard<'l>(MutexGuard<'l, Inner>);
+
+impl std::ops::Deref for PoolGuard<'_> {
+    type Target = Pool;
+
+    fn deref(&self) -> &Pool {
+        &self.0.pool
+    }
+}
+
+impl std::ops::DerefMut for PoolGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Pool {
+        &mut self.0.pool
+    }
+}
+
+/// The records that lead to the pool as it is.
+pub fn snapshot(pool: &Pool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (address, since) in pool.cooling() {
+        Record::Cooling { address, since }.append_to(&mut bytes);
+    }
+    for (key, at) in pool.remembered_dels() {
+        Record::Ended { key: Arc::clone(key), at }.append_to(&mut bytes);
+    }
+    for (key, lease) in pool.leases() {
+        Record::Assigned {
+            key: Arc::clone(key),
+            pod: lease.pod.clone(),
+            addresses: lease.addresses.iter().collect(),
+            started: lease.started,
+        }
+        .append_to(&mut bytes);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests;

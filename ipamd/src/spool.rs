@@ -1,0 +1,98 @@
+//! DELs that found no daemon.
+//!
+//! The plugin leaves them as files beside the socket, so that a DEL never has to fail because the daemon is away. They are
+//! applied before the daemon serves, and while it serves, for a plugin that had no answer in time.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dotfour_protocol::frame::decode_spooled;
+use tracing::{info, warn};
+
+use crate::errors::with_source;
+use crate::verbs::{Ended, Node, Reason};
+use crate::wiring::Wirer;
+
+/// Where files go that are no DELs, for somebody to look at.
+const BAD: &str = "bad";
+
+/// The longest file that is read, in bytes.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// The spool directory.
+#[derive(Debug)]
+pub struct Spool {
+    directory: PathBuf,
+}
+
+impl Spool {
+    /// The spool in a directory, which is made where it is absent, for root alone.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        Ok(Spool { directory: directory.to_owned() })
+    }
+
+    /// Applies all that is there. A file is removed only after what it asks for is done.
+    pub fn apply(&self, node: &Node, wirer: &mut Wirer) {
+        let entries = match fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(e) => {
+                warn!("the spool {} cannot be read: {e}", self.directory.display());
+                return;
+            }
+        };
+        for entry in entries.flatten() {
+            let hidden = entry.file_name().as_encoded_bytes().first() == Some(&b'.');
+            // A name that begins with a dot is a file that is still being written.
+            if !hidden && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                self.apply_file(&entry.path(), node, wirer);
+            }
+        }
+    }
+
+    fn apply_file(&self, path: &Path, node: &Node, wirer: &mut Wirer) {
+        let del = match read(path) {
+            Ok(del) => del,
+            Err(reason) => {
+                warn!("{} is set aside: {reason}", path.display());
+                self.set_aside(path);
+                return;
+            }
+        };
+        let key = Arc::new(del.key);
+        match node.end(&key, Duration::from_nanos(del.at_ns), Reason::Spooled, wirer) {
+            Ok(Ended::Released) => {}
+            Ok(Ended::AddedSince) => info!(%key, "a spooled DEL is void: the pod was added again since"),
+            Ok(Ended::Unknown) => info!(%key, "a spooled DEL found nothing to end"),
+            Err(e) => {
+                warn!(%key, "a spooled DEL has to wait: {}", with_source(&e));
+                return;
+            }
+        }
+        if let Err(e) = fs::remove_file(path) {
+            warn!("{} is done and cannot be removed: {e}", path.display());
+        }
+    }
+
+    fn set_aside(&self, path: &Path) {
+        let bad = self.directory.join(BAD);
+        let moved =
+            fs::create_dir_all(&bad).and_then(|()| fs::rename(path, bad.join(path.file_name().unwrap_or_default())));
+        if let Err(e) = moved {
+            warn!("{} cannot be set aside: {e}", path.display());
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<dotfour_protocol::SpooledDel, String> {
+    let length = fs::metadata(path).map_err(|e| e.to_string())?.len();
+    if length > MAX_FILE {
+        return Err(format!("it has {length} bytes; a spooled DEL has at most {MAX_FILE}"));
+    }
+    let bytes = fs::read(path).map_err(|e| e.to_string())?;
+    decode_spooled(&bytes).map_err(|failure| failure.message)
+}

@@ -25,9 +25,9 @@ use crate::quoted::Quoted;
 /// pod's event says what happened and not that a context expired, and long enough for a pool that has to grow first.
 pub const ADD_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How long DEL may wait. The daemon answers in well under a millisecond, and a node that drains has many pods to
-/// delete: waiting longer for a daemon that hangs would only add up.
-pub const DEL_DEADLINE: Duration = Duration::from_secs(2);
+/// How long DEL may wait before it is spooled. The daemon answers in well under a millisecond, and a node that drains has
+/// many pods to delete: all of a DEL, a hanging daemon included, stays under two seconds.
+pub const DEL_DEADLINE: Duration = Duration::from_millis(1_500);
 
 /// Opens the pod's network namespace, to be passed to the daemon.
 ///
@@ -49,21 +49,28 @@ pub fn open_namespace(path: &str) -> Result<OwnedFd, Failure> {
 /// together takes `deadline` at most.
 ///
 /// # Errors
-/// `daemon-unavailable` if nothing listens or the daemon ends before it has answered, `deadline-exceeded`,
+/// [`Lost`], with `daemon-unavailable` if nothing listens or the daemon ends before it has answered, `deadline-exceeded`,
 /// `permission-denied`, `protocol-mismatch` if the other side is no Dotfour daemon of a fitting version, `io` for
-/// whatever else the kernel refuses. After an error from here nobody knows whether the daemon has acted.
-pub fn call(
-    socket: &str,
-    request: &Request,
-    namespace: Option<&OwnedFd>,
-    deadline: Duration,
-) -> Result<Answer, Failure> {
-    let message = frame::encode_request(request)?;
-    let reply = exchange(socket, &message, namespace.map(AsFd::as_fd), deadline)
-        .map_err(|failed| failed.into_failure(socket, deadline))?;
+/// whatever else the kernel refuses.
+pub fn call(socket: &str, request: &Request, namespace: Option<&OwnedFd>, deadline: Duration) -> Result<Answer, Lost> {
+    let message = frame::encode_request(request).map_err(|failure| Lost { failure, may_have_acted: false })?;
+    let reply = exchange(socket, &message, namespace.map(AsFd::as_fd), deadline).map_err(|stopped| {
+        let may_have_acted = !matches!(stopped, Stopped::At(Step::Socket | Step::Connect | Step::Send, _));
+        Lost { failure: stopped.into_failure(socket, deadline), may_have_acted }
+    })?;
     Answer::read(&reply).map_err(|fault| {
-        mismatch(format!("the reply from {} is not one that this plugin knows: {fault}", Quoted(socket)))
+        let message = format!("the reply from {} is not one that this plugin knows: {fault}", Quoted(socket));
+        Lost { failure: mismatch(message), may_have_acted: true }
     })
+}
+
+/// A call that has no answer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Why.
+    pub failure: Failure,
+    /// Whether the message has gone out, so that nobody here knows what came of it.
+    pub may_have_acted: bool,
 }
 
 /// What stopped a call.

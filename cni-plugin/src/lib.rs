@@ -6,7 +6,11 @@
 //!
 //! What an ADD asks of the kernel, in this order: rt_sigaction (in `start/`), read twice, open, socket, setsockopt
 //! twice, connect, sendmsg, recvfrom, close twice, write, exit_group. DEL: the same without open and one close, with
-//! sendto, and without write. There is no other; no clock is read and no memory mapped.
+//! sendto, and without write. Reading the clock costs a prctl more, which says where the kernel's own clock code is; no
+//! memory is mapped.
+//!
+//! A DEL does not fail because the daemon is away: it goes to the [`spool`], and so does the cancellation of an ADD whose
+//! answer did not come.
 //!
 //! Specification: CNI 1.1.0 (SPEC.md, sections 2 "Execution Protocol" and 5 "Result Types"), and the result formats
 //! back to 0.3.0. Served are ADD, DEL and VERSION.
@@ -22,9 +26,11 @@ mod members;
 pub mod netconf;
 mod quoted;
 pub mod result;
+mod spool;
 mod stdio;
 pub mod version;
 
+use alloc::format;
 use alloc::vec::Vec;
 
 use dotfour_protocol::{Add, AttachmentKey, Call, Del, Failure, Request};
@@ -75,41 +81,51 @@ fn serve(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure
 }
 
 fn add(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> {
+    let started_ns = spool::now_ns();
     let variables = environment.for_add()?;
     let config = NetConf::parse(input)?;
     let namespace = call::open_namespace(variables.netns)?;
-    let request = Request::new(Call::Add(Add {
-        key: AttachmentKey {
-            network: config.name.clone().into_owned(),
-            container_id: variables.container_id.into(),
-            ifname: variables.ifname.into(),
-        },
-        pod: variables.pod,
-        started_ns: None,
-    }));
-    match call::call(&config.socket, &request, Some(&namespace), call::ADD_DEADLINE)? {
-        Answer::Attached(attachment) => {
-            result::attached(config.version, &attachment, variables.ifname, variables.netns, config.dns)
+    let key = key_of(&config, variables.container_id, variables.ifname);
+    let request = Request::new(Call::Add(Add { key, pod: variables.pod, started_ns: Some(started_ns) }));
+    let lost = match call::call(&config.socket, &request, Some(&namespace), call::ADD_DEADLINE) {
+        Ok(Answer::Attached(attachment)) => {
+            return result::attached(config.version, &attachment, variables.ifname, variables.netns, config.dns);
         }
-        Answer::Failed(failure) => Err(failure),
-        Answer::Detached => Err(unexpected_reply()),
+        Ok(Answer::Failed(failure)) => return Err(failure),
+        Ok(Answer::Detached) => return Err(unexpected_reply()),
+        Err(lost) => lost,
+    };
+    if lost.may_have_acted {
+        // The runtime is told that the ADD failed, so it must have. Without a spool, it is the runtime's DEL that ends it.
+        let _ =
+            spool::leave(&config.spool_dir(), key_of(&config, variables.container_id, variables.ifname), started_ns);
     }
+    Err(lost.failure)
 }
 
 fn del(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> {
+    let started_ns = spool::now_ns();
     let variables = environment.for_del()?;
     let config = NetConf::parse(input)?;
-    let request = Request::new(Call::Del(Del {
-        key: AttachmentKey {
-            network: config.name.into_owned(),
-            container_id: variables.container_id.into(),
-            ifname: variables.ifname.into(),
+    let key = || key_of(&config, variables.container_id, variables.ifname);
+    match call::call(&config.socket, &Request::new(Call::Del(Del { key: key() })), None, call::DEL_DEADLINE) {
+        Ok(Answer::Detached) => Ok(Vec::new()),
+        Ok(Answer::Failed(failure)) => Err(failure),
+        Ok(Answer::Attached(_)) => Err(unexpected_reply()),
+        Err(lost) => match spool::leave(&config.spool_dir(), key(), started_ns) {
+            Ok(()) => Ok(Vec::new()),
+            Err(spool) => {
+                Err(Failure { message: format!("{}; and {}", lost.failure.message, spool.message), ..lost.failure })
+            }
         },
-    }));
-    match call::call(&config.socket, &request, None, call::DEL_DEADLINE)? {
-        Answer::Detached => Ok(Vec::new()),
-        Answer::Failed(failure) => Err(failure),
-        Answer::Attached(_) => Err(unexpected_reply()),
+    }
+}
+
+fn key_of(config: &NetConf<'_>, container_id: &str, ifname: &str) -> AttachmentKey {
+    AttachmentKey {
+        network: config.name.clone().into_owned(),
+        container_id: container_id.into(),
+        ifname: ifname.into(),
     }
 }
 

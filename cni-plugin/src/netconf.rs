@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use core::fmt::Write;
 
-use dotfour_protocol::{Cause, DEFAULT_SOCKET, Failure};
+use dotfour_protocol::{Cause, DEFAULT_SOCKET, Failure, SPOOL_NAME};
 use serde_json::value::RawValue;
 
 use crate::members::{Value, members};
@@ -24,6 +24,8 @@ pub struct NetConf<'a> {
     pub name: Cow<'a, str>,
     /// Path of the daemon's socket; absolute, and short enough for a socket's address.
     pub socket: Cow<'a, str>,
+    /// Path of the spool directory, if it is not the one beside the socket; absolute.
+    pub spool: Option<Cow<'a, str>>,
     /// The object that goes into the result as it is.
     pub dns: Option<&'a RawValue>,
 }
@@ -37,7 +39,7 @@ impl<'a> NetConf<'a> {
     pub fn parse(input: &'a [u8]) -> Result<Self, Failure> {
         let mut conf = Members::default();
         members(input, &mut |member| conf.take(member)).map_err(invalid_json)?;
-        let Members { version, name, socket, dns } = conf;
+        let Members { version, name, socket, spool, dns } = conf;
         let version = CniVersion::from_name(version.as_deref().unwrap_or(CniVersion::UNNAMED))
             .ok_or_else(|| incompatible(version.as_deref()))?;
         let name = name.unwrap_or_default();
@@ -55,7 +57,24 @@ impl<'a> NetConf<'a> {
                 socket.len()
             )));
         }
-        Ok(NetConf { version, name, socket, dns })
+        if let Some(spool) = &spool
+            && (!spool.starts_with('/') || spool.contains('\0'))
+        {
+            return Err(invalid(format!("spoolDir {} must be an absolute path", Quoted(spool))));
+        }
+        Ok(NetConf { version, name, socket, spool, dns })
+    }
+
+    /// Where a DEL goes that finds no daemon: the directory configured, or the one beside the socket, as the daemon
+    /// has it.
+    pub fn spool_dir(&self) -> Cow<'_, str> {
+        match &self.spool {
+            Some(spool) => Cow::Borrowed(spool),
+            None => {
+                let beside = self.socket.rsplit_once('/').map_or("", |(directory, _)| directory);
+                Cow::Owned(format!("{beside}/{SPOOL_NAME}"))
+            }
+        }
     }
 }
 
@@ -65,6 +84,7 @@ struct Members<'a> {
     version: Option<Cow<'a, str>>,
     name: Option<Cow<'a, str>>,
     socket: Option<Cow<'a, str>>,
+    spool: Option<Cow<'a, str>>,
     dns: Option<&'a RawValue>,
 }
 
@@ -75,9 +95,9 @@ impl<'a> Members<'a> {
             "name" => self.name = member.text()?,
             "socket" => self.socket = member.text()?,
             "dns" => self.dns = dns(member)?,
-            // The runtime has used the one to find the program; where releases wait for a daemon that is away, which
-            // is the other, is of no account while it is there.
-            "type" | "spoolDir" => drop(member.text()?),
+            "spoolDir" => self.spool = member.text()?,
+            // The runtime has used it to find the program.
+            "type" => drop(member.text()?),
             _ => {}
         }
         Ok(())

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use self::call::{CallError, CniError, Verb};
+pub use self::call::{CallError, CniError, Running, Verb};
 pub use self::network::{Network, Plugin};
 use crate::{Node, Pod};
 
@@ -147,6 +147,15 @@ impl Calls<'_> {
     pub fn version(&self) -> Result<Answer, CallError> {
         let plugin = self.network.plugins.first().ok_or(CallError::NoPlugin)?;
         call::run(Verb::Version, self.network, plugin, None, None)
+    }
+
+    /// Starts the network's only plugin and does not wait for it: for callers that do not see its end.
+    ///
+    /// # Errors
+    /// As of any call; and if the network has several plugins, of which only a runtime that waits can call the next.
+    pub fn start(&self, verb: Verb, pod: &Pod, result: Option<&Value>) -> Result<Running, CallError> {
+        let [plugin] = self.network.plugins.as_slice() else { return Err(CallError::NotOnePlugin) };
+        call::start(verb, self.network, plugin, Some(pod), result)
     }
 
     fn forward(&self, verb: Verb, pod: &Pod, result: Option<Value>) -> Result<Answer, CallError> {

@@ -6,12 +6,13 @@ mod common;
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use dotfour_rig::probe::{Mirror, Pinger, seen_as};
-use dotfour_rig::runtime::CallError;
+use dotfour_rig::runtime::{CallError, Verb};
 use dotfour_rig::{Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
 use serde_json::{Value, json};
 
@@ -20,6 +21,7 @@ tests![
     a_list_hands_each_result_on,
     plugins_get_what_libcni_gives_them_and_del_runs_backwards,
     many_callers_share_the_work_and_answers_keep_their_order,
+    a_plugin_that_is_not_waited_for_can_be_killed,
     a_failing_plugin_is_reported_with_its_own_words,
     a_program_that_is_not_there_is_named,
     a_namespace_path_is_good_without_a_mount,
@@ -103,12 +105,7 @@ fn plugins_get_what_libcni_gives_them_and_del_runs_backwards(place: Place) {
         log = log.display()
     );
     for name in ["first", "second"] {
-        // Written by another process: a file that this one has open while a parallel test starts a program is "busy".
-        let path = node.state_dir().join(name);
-        let install = Command::new("install").args(["-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped()).spawn();
-        let mut install = install.unwrap();
-        install.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-        assert!(install.wait().unwrap().success());
+        install(&node, name, &script);
     }
     let list = r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"first","a":1},{"type":"second"}]}"#;
     let network = Network::from_list(list, vec![node.state_dir().to_owned()]).unwrap();
@@ -167,6 +164,39 @@ fn many_callers_share_the_work_and_answers_keep_their_order(place: Place) {
     let deleted = runtime.in_parallel(4, &pods, |calls, pod| calls.del(pod, None).is_ok()).unwrap();
     assert_eq!(deleted, [true; 12]);
     assert_eq!(pod_links(&node).len(), 0);
+}
+
+fn a_plugin_that_is_not_waited_for_can_be_killed(place: Place) {
+    let (_vnet, node) = node(place);
+    let gate = node.state_dir().join("gate");
+    // Ends when the gate is there; until then it can only be killed.
+    install(
+        &node,
+        "waits",
+        &format!("#!/bin/sh\nwhile ! [ -e {gate} ]; do sleep 0.01; done; echo '{{\"ips\":[]}}'", gate = gate.display()),
+    );
+    let network = Network::single("n", "1.0.0", &json!({ "type": "waits" }), vec![node.state_dir().to_owned()]);
+    let pod = Pod::create(&node, "default", "a").unwrap();
+    let start = || Runtime::new(&node, &network).enter(|calls| calls.start(Verb::Add, &pod, None)).unwrap().unwrap();
+    let killed = start().kill().unwrap_err();
+    assert!(matches!(killed, CallError::Protocol { status, .. } if status.signal() == Some(9)), "{killed}");
+    let running = start();
+    std::fs::write(&gate, "").unwrap();
+    let answer = running.finish().unwrap();
+    assert_eq!(answer.result, json!({ "ips": [] }));
+    // Its pipes are closed when it has ended, and killing it then changes nothing.
+    let late = start();
+    std::thread::sleep(SOON / 10);
+    assert_eq!(late.kill().unwrap().result, answer.result);
+}
+
+/// Writes a script by another process: a file that this one has open while a parallel test starts a program is "busy".
+fn install(node: &Node, name: &str, script: &str) {
+    let path = node.state_dir().join(name);
+    let install = Command::new("install").args(["-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped()).spawn();
+    let mut install = install.unwrap();
+    install.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    assert!(install.wait().unwrap().success());
 }
 
 fn a_failing_plugin_is_reported_with_its_own_words(place: Place) {

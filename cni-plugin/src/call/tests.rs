@@ -25,7 +25,7 @@ fn detached() -> Deed {
 }
 
 fn refused(socket: &Path, cause: Cause) -> String {
-    let failure = call(socket.to_str().unwrap(), &request(), None, SHORT).unwrap_err();
+    let failure = call(socket.to_str().unwrap(), &request(), None, SHORT).unwrap_err().failure;
     assert_eq!((failure.cause.as_str(), failure.code), (cause.name(), cause.cni_code()), "{failure}");
     assert!(failure.message.contains(socket.to_str().unwrap()), "{failure}");
     failure.message
@@ -166,7 +166,7 @@ fn a_request_above_the_limit_is_not_sent() {
     if let Call::Del(del) = &mut long.call {
         del.key.container_id = "x".repeat(frame::MAX_MESSAGE);
     }
-    assert_eq!(call("/nowhere", &long, None, SHORT).unwrap_err().cause, "protocol-mismatch");
+    assert_eq!(call("/nowhere", &long, None, SHORT).unwrap_err().failure.cause, "protocol-mismatch");
 }
 
 #[test]

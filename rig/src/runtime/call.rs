@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Instant;
 
 use serde::Deserialize;
@@ -61,6 +61,9 @@ pub enum CallError {
     /// The network has no plugin.
     #[error("the network has no plugin")]
     NoPlugin,
+    /// The network has no plugin, or more than one, and the call is for exactly one.
+    #[error("the network has not exactly one plugin")]
+    NotOnePlugin,
     /// The program cannot be run.
     #[error("cannot run {}", .program.display())]
     Run {
@@ -103,6 +106,46 @@ impl CallError {
     }
 }
 
+/// A plugin process that was started and not waited for. Killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    /// Absent once it was waited for.
+    child: Option<Child>,
+    verb: Verb,
+    program: PathBuf,
+    started: Instant,
+}
+
+impl Running {
+    /// Waits for its end.
+    pub fn finish(mut self) -> Result<Answer, CallError> {
+        let failed = |source| CallError::Run { program: self.program.clone(), source };
+        let child = self.child.take().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let output = child.wait_with_output().map_err(failed)?;
+        let took = self.started.elapsed();
+        let result = read(self.verb, &output)?;
+        Ok(Answer { result, took })
+    }
+
+    /// Kills it, as a runtime does that has waited long enough. [`CallError::Protocol`] says that it was killed; anything
+    /// else, that it had ended by itself before.
+    pub fn kill(mut self) -> Result<Answer, CallError> {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+        }
+        self.finish()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 /// Runs one plugin in the calling thread's network namespace.
 pub(super) fn run(
     verb: Verb,
@@ -111,6 +154,17 @@ pub(super) fn run(
     pod: Option<&Pod>,
     previous: Option<&Value>,
 ) -> Result<Answer, CallError> {
+    start(verb, network, plugin, pod, previous)?.finish()
+}
+
+/// As [`run`], without waiting.
+pub(super) fn start(
+    verb: Verb,
+    network: &Network,
+    plugin: &Plugin,
+    pod: Option<&Pod>,
+    previous: Option<&Value>,
+) -> Result<Running, CallError> {
     let input = match verb {
         Verb::Version => json!({ "cniVersion": network.cni_version }),
         _ => network.input(plugin, previous),
@@ -136,10 +190,7 @@ pub(super) fn run(
         // A plugin may end without reading; what it then says counts.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let output = child.wait_with_output().map_err(failed)?;
-    let took = started.elapsed();
-    let result = read(verb, &output)?;
-    Ok(Answer { result, took })
+    Ok(Running { child: Some(child), verb, program: plugin.binary.clone(), started })
 }
 
 /// Reads what a plugin left. Success may print nothing; failure must print an error object.

@@ -1,11 +1,11 @@
 //! `dotfourctl`: what Dotfour does on this node, for people.
 
-mod client;
 mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use dotfour_ipamd::client;
 use dotfour_ipamd::config::Config;
 use dotfour_ipamd::errors::with_source;
 use lexopt::prelude::*;

@@ -23,9 +23,9 @@ use crate::lease::recover::{self, Found};
 use crate::lease::{Identity, Journal, Ledger};
 use crate::nic::{self, Nic, NicError};
 use crate::pool::{Exclusion, Pool, eligible};
+use crate::refill::{Refill, reserve};
 use crate::server::Server;
 use crate::source::{AddressSource, NicView, SourceError};
-use crate::takeover::{describe, foreign_uses, on_nic};
 use crate::verbs::{Node, now};
 use crate::watch::watch;
 use crate::wiring::Janitor;
@@ -145,7 +145,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
         "serving on {}: {counts}", config.socket.display()
     );
 
-    let mut refill = Refill { source, node: Arc::clone(&node), config, notices: notices.clone(), failing: false };
+    let mut refill = Refill::new(source, Arc::clone(&node), config, notices.clone());
     refill.note_nic_addresses(&view);
     let mut refresh = tokio::time::interval(config.refresh);
     refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -215,19 +215,6 @@ fn fill_pool(
     pool
 }
 
-/// Keeps what others use out of the pool, and lets go of what they do not use any more.
-fn reserve(pool: &mut Pool, view: &NodeView, nic: u32) {
-    let (reserved, freed) = pool.reserve_exactly(&foreign_uses(view));
-    let nic = view.link_name(nic).to_owned();
-    // What is on the NIC is one finding of its own.
-    for (address, reason) in reserved.iter().filter(|(_, reason)| *reason != format!("found on {nic}")) {
-        warn!(%address, "is offered for pods and {reason}; kept out of the pool");
-    }
-    for address in freed {
-        info!(%address, "is not used by others any more; free for pods");
-    }
-}
-
 /// Holds the state directory for this process, by a lock of the kernel's that ends with it, however it ends.
 fn lock_state_dir(path: &Path) -> Result<File, StartError> {
     let unusable = |source| StartError::StateDir { path: path.display().to_string(), source };
@@ -251,69 +238,6 @@ async fn first_report(source: &AddressSource) -> Result<Vec<NicView>, StartError
         }
         attempt += 1;
         tokio::time::sleep(SOURCE_RETRY).await;
-    }
-}
-
-/// Looks at the source and the node again and again, and lets the pool follow.
-struct Refill<'c> {
-    source: AddressSource,
-    node: Arc<Node>,
-    config: &'c Config,
-    notices: mpsc::Sender<Notice>,
-    /// Whether the last look failed, so that a failure that lasts is told once.
-    failing: bool,
-}
-
-impl Refill<'_> {
-    async fn look(&mut self) {
-        let outcome = self.try_look().await;
-        match &outcome {
-            Ok(()) if self.failing => info!("the source reports again"),
-            Err(reason) if !self.failing => warn!("the pool stays as it is: {reason}"),
-            _ => {}
-        }
-        self.failing = outcome.is_err();
-    }
-
-    async fn try_look(&mut self) -> Result<(), String> {
-        let reports = self.source.report().await.map_err(|e| with_source(&e))?;
-        let view = observe().await.map_err(|e| with_source(&e))?;
-        let (nic, report) = nic::choose(&reports, &view, self.config.nic.as_deref()).map_err(|e| e.to_string())?;
-        if nic.index != self.node.nic.index {
-            return Err(format!("the source means {} now, not {}", nic.name, self.node.nic.name));
-        }
-        let (offered, _) = eligible(report, nic.index);
-        let change = {
-            let mut pool = self.node.ledger.pool();
-            let change = pool.apply_view(&offered);
-            reserve(&mut pool, &view, nic.index);
-            change
-        };
-        if !change.added.is_empty() || !change.removed.is_empty() {
-            info!(added = change.added.len(), removed = change.removed.len(), "the pool follows the source");
-        }
-        for address in change.withdrawn_in_use {
-            warn!(%address, "is used by a pod, and the source does not report it any more");
-        }
-        self.note_nic_addresses(&view);
-        Ok(())
-    }
-
-    /// Pool addresses on the NIC itself: removed if the configuration asks for it, reported otherwise.
-    fn note_nic_addresses(&mut self, view: &NodeView) {
-        let held = {
-            let pool = self.node.ledger.pool();
-            on_nic(view, self.node.nic.index, |address| pool.state(address).is_some())
-        };
-        if held.is_empty() {
-            return;
-        }
-        if self.config.reclaim_nic_addresses {
-            // The keeper lives as long as this.
-            let _ = self.notices.send(Notice::Reclaim(held));
-        } else {
-            warn!("{}", describe(&held, &self.node.nic.name));
-        }
     }
 }
 

@@ -6,13 +6,16 @@
 //! - [`source`] says which addresses the NIC carries; [`kernel`] says what the node looks like; [`nic`] matches the two.
 //! - [`pool`] is pure: which address is in which state, and whose. [`lease`] puts its changes on record, and restores it
 //!   from kernel and record after a restart; [`takeover`] finds who else uses its addresses.
+//! - [`refill`] looks at source and node again and again, and lets the pool follow.
 //! - [`server`] takes calls from the plugin; [`verbs`] has one file for each; [`wiring`] makes and unmakes a pod's links.
+//!   [`client`] is the other end, for `dotfourctl` and tests.
 //! - [`keeper`] ends what ended without telling: links that vanished ([`watch`]), DELs that found no daemon ([`spool`]).
 //! - [`errors`] turns what went wrong into what an operator reads.
 //!
 //! Invariants: the pool is never locked over IO or a kernel call; an assigned address never leaves the pool; one call at a
 //! time works on an attachment; only [`wiring`] changes pod networking.
 
+pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod errors;
@@ -21,6 +24,7 @@ pub mod kernel;
 pub mod lease;
 pub mod nic;
 pub mod pool;
+pub mod refill;
 pub mod server;
 pub mod source;
 pub mod spool;

@@ -12,21 +12,28 @@
 //! queue of its state and in no other; an assigned address belongs to exactly one lease, which names it back.
 
 mod eligible;
+mod lease;
+mod outcome;
 mod queue;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tombstones;
+mod view;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dotfour_protocol::{AttachmentKey, PodName, PoolCounts};
+use dotfour_protocol::{AttachmentKey, PoolCounts};
 
 pub use eligible::{Exclusion, ExclusionReason, PoolAddress, eligible};
+pub use lease::{HostLink, Lease, PodAddresses};
+pub use outcome::{Adoption, Assignment, Covered, Families, Wish};
 use queue::{Queue, Slots};
 use tombstones::Tombstones;
+use view::VIEWS_UNTIL_REMOVAL;
+pub use view::ViewChange;
 
 /// Time since boot, on the monotonic clock.
 pub type Moment = Duration;
@@ -59,149 +66,6 @@ pub enum State {
     },
 }
 
-/// The addresses of one pod: at most one of each family, and at least one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct PodAddresses {
-    /// The IPv4 address.
-    pub v4: Option<Ipv4Addr>,
-    /// The IPv6 address.
-    pub v6: Option<Ipv6Addr>,
-}
-
-impl PodAddresses {
-    /// The addresses, IPv4 first.
-    pub fn iter(self) -> impl Iterator<Item = IpAddr> {
-        self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
-    }
-
-    /// With one more address, in the place of another of its family.
-    #[must_use]
-    pub fn with(mut self, address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(v4) => self.v4 = Some(v4),
-            IpAddr::V6(v6) => self.v6 = Some(v6),
-        }
-        self
-    }
-}
-
-impl From<IpAddr> for PodAddresses {
-    fn from(address: IpAddr) -> Self {
-        PodAddresses::default().with(address)
-    }
-}
-
-impl FromIterator<IpAddr> for PodAddresses {
-    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
-        addresses.into_iter().fold(PodAddresses::default(), PodAddresses::with)
-    }
-}
-
-/// What a pod holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// The pod's name, where it is known.
-    pub pod: Option<PodName>,
-    /// The pod's addresses.
-    pub addresses: PodAddresses,
-    /// The pod's link on the node, once it is wired.
-    pub link: Option<HostLink>,
-    /// When the ADD was started that made it; zero where that is not known.
-    pub started: Moment,
-}
-
-/// A pod's link on the node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostLink {
-    /// Interface index. The pod's end has the same one.
-    pub index: u32,
-    /// Interface name.
-    pub name: String,
-}
-
-/// The families a pod is to have an address of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Families {
-    /// IPv4.
-    pub v4: bool,
-    /// IPv6.
-    pub v6: bool,
-}
-
-impl Families {
-    /// IPv4 alone.
-    pub const V4: Families = Families { v4: true, v6: false };
-    /// Both.
-    pub const DUAL: Families = Families { v4: true, v6: true };
-}
-
-/// What an ADD asks of the pool.
-#[derive(Debug, Clone)]
-pub struct Wish<'a> {
-    /// Whose the addresses will be.
-    pub key: &'a Arc<AttachmentKey>,
-    /// The pod's name, where it is known.
-    pub pod: Option<PodName>,
-    /// Which families; all of them are assigned, or none.
-    pub families: Families,
-    /// Addresses that it must be, instead of whichever have been free longest.
-    pub asked: PodAddresses,
-    /// When the ADD was started.
-    pub started: Moment,
-}
-
-/// What came of [`Pool::assign`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Assignment {
-    /// The key holds these addresses from now on.
-    New(PodAddresses),
-    /// The key held a lease already; nothing changed.
-    Existing(Lease),
-    /// No address of a wanted family is free.
-    Exhausted(PoolCounts),
-    /// An address that was asked for is not the pool's.
-    AskedUnknown(IpAddr),
-    /// An address that was asked for is not free.
-    AskedTaken(IpAddr),
-    /// A DEL that came after this ADD was started has ended it already.
-    Overtaken,
-}
-
-/// What came of [`Pool::adopt`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Adoption {
-    /// The lease is in the pool again.
-    Adopted,
-    /// Adopted, although no source reports an address of it, which leaves the pool when it is released.
-    AdoptedUnknown,
-    /// An address of it belongs to this other key already.
-    Conflict(Arc<AttachmentKey>),
-    /// The key holds these other addresses already.
-    SecondLease(PodAddresses),
-}
-
-/// Which of a key's ADDs a DEL ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Covered {
-    /// The key's lease.
-    Lease(Lease),
-    /// None: the key was added again after the DEL.
-    AddedSince,
-    /// None that the pool knows of.
-    Unknown,
-}
-
-/// What applying a source's view changed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ViewChange {
-    /// Addresses that entered the pool.
-    pub added: Vec<IpAddr>,
-    /// Addresses that left it.
-    pub removed: Vec<IpAddr>,
-    /// Addresses that no source reports any more, but a pod still uses.
-    pub withdrawn_in_use: Vec<IpAddr>,
-}
-
 #[derive(Debug, Clone)]
 struct Entry {
     address: IpAddr,
@@ -231,9 +95,6 @@ impl Group {
         if address.is_ipv4() { &mut self.v4 } else { &mut self.v6 }
     }
 }
-
-/// After how many views without it a free address leaves the pool. One odd answer proves nothing.
-const VIEWS_UNTIL_REMOVAL: u8 = 2;
 
 /// How long a released address rests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -378,33 +239,6 @@ impl Pool {
         self.tombstones.insert(key, at, now);
     }
 
-    /// Makes these the reserved addresses, each with its reason, and lets go of those reserved before and not listed.
-    /// An assigned address, or one the pool does not have, is passed over. Returns what was newly reserved and what was
-    /// let go.
-    pub fn reserve_exactly(&mut self, used: &[(IpAddr, String)]) -> (Vec<(IpAddr, String)>, Vec<IpAddr>) {
-        let wanted: Map<IpAddr, &String> = used.iter().map(|(address, reason)| (*address, reason)).collect();
-        let mut freed = Vec::new();
-        for slot in self.slots.indices() {
-            if let Some(Entry { address, state: State::Reserved { .. }, .. }) = self.slots.get(slot)
-                && !wanted.contains_key(address)
-            {
-                freed.push(*address);
-                self.set_state(slot, State::Free);
-            }
-        }
-        let mut reserved = Vec::new();
-        for (address, reason) in wanted {
-            let Some(&slot) = self.by_address.get(&address) else { continue };
-            let state = self.slots.get(slot).map(|entry| &entry.state);
-            if matches!(state, Some(State::Free | State::Cooling { .. })) {
-                self.set_state(slot, State::Reserved { reason: reason.clone() });
-                reserved.push((address, reason.clone()));
-            }
-        }
-        reserved.sort();
-        (reserved, freed)
-    }
-
     /// Sets an address aside that is in a state nobody can explain. True if it took effect: not on an assigned address,
     /// nor on one the pool does not have.
     pub fn quarantine(&mut self, address: IpAddr, reason: String) -> bool {
@@ -414,42 +248,6 @@ impl Pool {
     /// Sets a free address aside to be given back to Azure. True if it took effect: only on a free address.
     pub fn begin_return(&mut self, address: IpAddr) -> bool {
         self.state(address) == Some(&State::Free) && self.set_aside(address, State::Releasing)
-    }
-
-    /// Makes a source's complete view the pool's: new addresses are added in the order given, and those that two views
-    /// in a row did not have are removed once nobody uses them. Addresses in use are never dropped.
-    pub fn apply_view(&mut self, view: &[PoolAddress]) -> ViewChange {
-        let mut change = ViewChange::default();
-        for slot in self.slots.indices() {
-            if let Some(entry) = self.slots.get_mut(slot) {
-                entry.missed_views = entry.missed_views.saturating_add(1);
-            }
-        }
-        for PoolAddress { address, nic, .. } in view {
-            let slot = match self.by_address.get(address) {
-                Some(&slot) => slot,
-                None => {
-                    change.added.push(*address);
-                    self.insert(*address, *nic)
-                }
-            };
-            if let Some(entry) = self.slots.get_mut(slot) {
-                entry.missed_views = 0;
-            }
-        }
-        for slot in self.slots.indices() {
-            let Some(entry) = self.slots.get(slot) else { continue };
-            if entry.missed_views < VIEWS_UNTIL_REMOVAL {
-                continue;
-            }
-            if matches!(entry.state, State::Assigned(_)) {
-                change.withdrawn_in_use.push(entry.address);
-            } else {
-                change.removed.push(entry.address);
-                self.remove(slot);
-            }
-        }
-        change
     }
 
     /// Frees what has rested enough. [`Pool::assign`] does so by itself; for counts that are true at this moment.

@@ -1,6 +1,7 @@
 //! The pool against a reference model, and its rules one by one.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::net::Ipv6Addr;
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! One question to the daemon over its socket.
+//! One question to the daemon over its socket, as `dotfourctl` asks it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ClientError {
+pub enum ClientError {
     /// The daemon cannot be reached.
     #[error("the daemon does not answer on {socket}; is dotfour-ipamd running, and are you root?")]
     Unreachable {
@@ -34,8 +34,8 @@ pub(crate) enum ClientError {
     Unexpected,
 }
 
-/// The daemon's state, with all pages of its attachments.
-pub(crate) fn status(socket: &Path) -> Result<NodeStatus, ClientError> {
+/// The daemon's state, with all pages of its attachments. Waits 5 s at most for each.
+pub fn status(socket: &Path) -> Result<NodeStatus, ClientError> {
     let mut whole = page(socket, Status { after: None })?;
     while whole.more {
         let after = whole.attachments.last().and_then(|last| last.addresses.first()).copied();

@@ -1,0 +1,267 @@
+//! The configuration as it is written, and what it takes to be believed. Every default is here, with its reason.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper::Uri;
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::{AddressRange, Config, Source, StaticSource, WireserverSource};
+use crate::pool::Rest;
+
+/// The default place of the daemon's state. It is a tmpfs, so that it dies with a reboot as pods do.
+const DEFAULT_STATE_DIR: &str = "/run/dotfour";
+/// How long caches in the network, and connections of the pod before, get to forget an address.
+const DEFAULT_COOLDOWN: Duration = Duration::from_secs(30);
+/// What is enough when every address is resting: the pool must not be a dead end.
+const DEFAULT_COOLDOWN_FLOOR: Duration = Duration::from_secs(5);
+/// AKS's default for Azure CNI.
+const DEFAULT_MAX_PODS: u16 = 30;
+/// The most addresses Azure gives a NIC, less the node's own.
+const MOST_PODS: u16 = 255;
+/// Azure's wireserver, the same in every region and cloud.
+const DEFAULT_WIRESERVER: &str = "http://168.63.129.16";
+/// azure-vnet-ipam's own limit for an answer.
+const DEFAULT_SOURCE_TIMEOUT: Duration = Duration::from_secs(10);
+/// azure-vnet-ipam's own shortest time between two questions.
+const DEFAULT_SOURCE_REFRESH: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Raw {
+    mode: Option<Mode>,
+    nic: Option<String>,
+    networks: Option<Vec<String>>,
+    socket: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+    spool_dir: Option<PathBuf>,
+    cooldown: Option<String>,
+    cooldown_floor: Option<String>,
+    reclaim_nic_addresses: Option<bool>,
+    max_pods: Option<u16>,
+    source: RawSource,
+    masquerade: Option<serde_json::Value>,
+    metadata: Option<Metadata>,
+    metrics: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    Azure,
+    Kubenet,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Metadata {
+    Allow,
+    Block,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawSource {
+    kind: Kind,
+    url: Option<String>,
+    timeout: Option<String>,
+    refresh: Option<String>,
+    subnet: Option<IpNet>,
+    addresses: Option<Vec<String>>,
+    file: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    Static,
+    Wireserver,
+    Imds,
+    Arm,
+    PodCidr,
+}
+
+impl Raw {
+    pub(super) fn check(self) -> Result<Config, String> {
+        if matches!(self.mode, Some(Mode::Kubenet)) {
+            return Err("mode: kubenet is not in this version; use azure".into());
+        }
+        if matches!(self.metadata, Some(Metadata::Block)) {
+            return Err(
+                "metadata: block is not in this version, and pods would not be kept from the metadata service; \
+                        remove the key or use a network policy"
+                    .into(),
+            );
+        }
+        let mut without_effect = Vec::new();
+        if self.masquerade.is_some() {
+            without_effect.push("masquerade");
+        }
+        if self.metrics.is_some_and(|target| target != "off") {
+            without_effect.push("metrics");
+        }
+        let max_pods = self.max_pods.unwrap_or(DEFAULT_MAX_PODS);
+        if !(1..=MOST_PODS).contains(&max_pods) {
+            return Err(format!("maxPods is {max_pods}; Azure gives a NIC at most {MOST_PODS} pod addresses"));
+        }
+        let socket = absolute("socket", self.socket.unwrap_or_else(|| dotfour_protocol::DEFAULT_SOCKET.into()))?;
+        let beside_socket = socket.with_file_name(dotfour_protocol::SPOOL_NAME);
+        let spool_dir = absolute("spoolDir", self.spool_dir.unwrap_or(beside_socket))?;
+        Ok(Config {
+            nic: self.nic,
+            networks: self.networks.unwrap_or_default(),
+            socket,
+            state_dir: absolute("stateDir", self.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))?,
+            rest: rest(self.cooldown.as_deref(), self.cooldown_floor.as_deref())?,
+            spool_dir,
+            reclaim_nic_addresses: self.reclaim_nic_addresses.unwrap_or(false),
+            max_pods,
+            refresh: refresh(self.source.refresh.as_deref())?,
+            source: self.source.check()?,
+            without_effect,
+        })
+    }
+}
+
+impl RawSource {
+    fn check(self) -> Result<Source, String> {
+        match self.kind {
+            Kind::Wireserver => {
+                refuse(
+                    "wireserver",
+                    &[
+                        ("subnet", self.subnet.is_some()),
+                        ("addresses", self.addresses.is_some()),
+                        ("file", self.file.is_some()),
+                    ],
+                )?;
+                let (host, port) = host_and_port(self.url.as_deref().unwrap_or(DEFAULT_WIRESERVER))?;
+                Ok(Source::Wireserver(WireserverSource {
+                    host,
+                    port,
+                    timeout: duration("source.timeout", self.timeout.as_deref(), DEFAULT_SOURCE_TIMEOUT)?,
+                }))
+            }
+            Kind::Static => {
+                refuse("static", &[("url", self.url.is_some()), ("timeout", self.timeout.is_some())])?;
+                Ok(Source::Static(static_source(self.subnet, self.addresses, self.file)?))
+            }
+            Kind::Imds | Kind::Arm | Kind::PodCidr => {
+                Err("source.kind: imds, arm and pod-cidr are not in this version; use wireserver or static".into())
+            }
+        }
+    }
+}
+
+fn static_source(
+    subnet: Option<IpNet>,
+    addresses: Option<Vec<String>>,
+    file: Option<PathBuf>,
+) -> Result<StaticSource, String> {
+    match (subnet, addresses, file) {
+        (None, None, Some(file)) => Ok(StaticSource::File(absolute("source.file", file)?)),
+        (Some(subnet), Some(texts), None) => {
+            if subnet.trunc() != subnet {
+                return Err(format!("source.subnet: {subnet} has host bits set; the network is {}", subnet.trunc()));
+            }
+            let addresses = texts.iter().map(|text| range(text)).collect::<Result<Vec<_>, _>>()?;
+            let offered: u64 = addresses.iter().map(|range| range.len()).sum();
+            if offered > MOST_ADDRESSES {
+                return Err(format!(
+                    "source.addresses: {offered} addresses are more than a VNet holds ({MOST_ADDRESSES})"
+                ));
+            }
+            for address in addresses.iter().flat_map(|range| [range.first, range.last]) {
+                if !subnet.contains(&IpAddr::from(address)) {
+                    return Err(format!("source.addresses: {address} is outside source.subnet {subnet}"));
+                }
+            }
+            Ok(StaticSource::List { subnet, addresses })
+        }
+        _ => Err("source: kind static needs either subnet and addresses, or file".into()),
+    }
+}
+
+/// Azure's limit of private addresses in one VNet.
+const MOST_ADDRESSES: u64 = 65_536;
+
+fn range(text: &str) -> Result<AddressRange, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let read = |part: &str| part.trim().parse::<Ipv4Addr>();
+    match (read(first), read(last)) {
+        (Ok(first), Ok(last)) if first <= last => Ok(AddressRange { first, last }),
+        (Ok(_), Ok(_)) => Err(format!("source.addresses: the range {text:?} ends before it begins")),
+        _ => Err(format!(
+            "source.addresses: {text:?} is neither an IPv4 address nor a range such as 10.240.4.4-10.240.4.34"
+        )),
+    }
+}
+
+fn absolute(key: &str, path: PathBuf) -> Result<PathBuf, String> {
+    if path.is_absolute() { Ok(path) } else { Err(format!("{key}: {} is not an absolute path", path.display())) }
+}
+
+fn duration(key: &str, text: Option<&str>, default: Duration) -> Result<Duration, String> {
+    text.map_or(Ok(default), |text| {
+        humantime::parse_duration(text)
+            .map_err(|_| format!("{key}: {text:?} is not a duration with its unit, such as 30s, 500ms or 2m"))
+    })
+}
+
+fn rest(cooldown: Option<&str>, floor: Option<&str>) -> Result<Rest, String> {
+    let cooldown = duration("cooldown", cooldown, DEFAULT_COOLDOWN)?;
+    let default_floor = DEFAULT_COOLDOWN_FLOOR.min(cooldown);
+    let floor = duration("cooldownFloor", floor, default_floor)?;
+    if floor > cooldown {
+        return Err(format!("cooldownFloor: {floor:?} is longer than the cooldown of {cooldown:?}"));
+    }
+    Ok(Rest { cooldown, floor })
+}
+
+/// The time between two looks at the source, which is never zero: that would be a busy loop against Azure's endpoint.
+fn refresh(text: Option<&str>) -> Result<Duration, String> {
+    match duration("source.refresh", text, DEFAULT_SOURCE_REFRESH)? {
+        Duration::ZERO => Err("source.refresh: must be longer than nothing".into()),
+        interval => Ok(interval),
+    }
+}
+
+fn host_and_port(url: &str) -> Result<(String, u16), String> {
+    let error = || format!("source.url: {url:?} is not of the form http://HOST[:PORT]");
+    let uri: Uri = url.parse().map_err(|_| error())?;
+    if uri.scheme_str() != Some("http") || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(error());
+    }
+    let host = uri.host().ok_or_else(error)?;
+    Ok((host.trim_matches(['[', ']']).to_owned(), uri.port_u16().unwrap_or(80)))
+}
+
+/// Refuses keys that belong to another kind of source.
+fn refuse(kind: &str, keys: &[(&str, bool)]) -> Result<(), String> {
+    match keys.iter().find(|(_, present)| *present) {
+        Some((key, _)) => Err(format!("source.{key} has no meaning for kind {kind}")),
+        None => Ok(()),
+    }
+}
+
+/// One line of what the YAML reader found, with the nearest known name where a name is unknown.
+pub(super) fn one_line(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error::{SerdeUnknownField, SerdeUnknownVariant};
+    let error = error.without_snippet();
+    let (unknown, expected) = match error {
+        SerdeUnknownField { field, expected, .. } => (field, expected),
+        SerdeUnknownVariant { variant, expected, .. } => (variant, expected),
+        _ => return error.to_string(),
+    };
+    let nearest = expected
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(&unknown.to_lowercase(), &known.to_lowercase()), known))
+        .min()
+        .filter(|(distance, _)| *distance <= unknown.len() / 2);
+    match nearest {
+        Some((_, known)) => format!("{error}; did you mean `{known}`?"),
+        None => error.to_string(),
+    }
+}

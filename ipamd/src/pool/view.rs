@@ -1,0 +1,85 @@
+//! How the pool follows what others say: the source's view of the NIC, and who else uses its addresses. The only changes
+//! that walk all addresses.
+
+use std::net::IpAddr;
+
+use super::{Entry, Map, Pool, PoolAddress, State};
+
+/// After how many views without it a free address leaves the pool. One odd answer proves nothing.
+pub(super) const VIEWS_UNTIL_REMOVAL: u8 = 2;
+
+/// What applying a source's view changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ViewChange {
+    /// Addresses that entered the pool.
+    pub added: Vec<IpAddr>,
+    /// Addresses that left it.
+    pub removed: Vec<IpAddr>,
+    /// Addresses that no source reports any more, but a pod still uses.
+    pub withdrawn_in_use: Vec<IpAddr>,
+}
+
+impl Pool {
+    /// Makes a source's complete view the pool's: new addresses are added in the order given, and those that two views
+    /// in a row did not have are removed once nobody uses them. Addresses in use are never dropped.
+    pub fn apply_view(&mut self, view: &[PoolAddress]) -> ViewChange {
+        let mut change = ViewChange::default();
+        for slot in self.slots.indices() {
+            if let Some(entry) = self.slots.get_mut(slot) {
+                entry.missed_views = entry.missed_views.saturating_add(1);
+            }
+        }
+        for PoolAddress { address, nic, .. } in view {
+            let slot = match self.by_address.get(address) {
+                Some(&slot) => slot,
+                None => {
+                    change.added.push(*address);
+                    self.insert(*address, *nic)
+                }
+            };
+            if let Some(entry) = self.slots.get_mut(slot) {
+                entry.missed_views = 0;
+            }
+        }
+        for slot in self.slots.indices() {
+            let Some(entry) = self.slots.get(slot) else { continue };
+            if entry.missed_views < VIEWS_UNTIL_REMOVAL {
+                continue;
+            }
+            if matches!(entry.state, State::Assigned(_)) {
+                change.withdrawn_in_use.push(entry.address);
+            } else {
+                change.removed.push(entry.address);
+                self.remove(slot);
+            }
+        }
+        change
+    }
+
+    /// Makes these the reserved addresses, each with its reason, and lets go of those reserved before and not listed.
+    /// An assigned address, or one the pool does not have, is passed over. Returns what was newly reserved and what was
+    /// let go.
+    pub fn reserve_exactly(&mut self, used: &[(IpAddr, String)]) -> (Vec<(IpAddr, String)>, Vec<IpAddr>) {
+        let wanted: Map<IpAddr, &String> = used.iter().map(|(address, reason)| (*address, reason)).collect();
+        let mut freed = Vec::new();
+        for slot in self.slots.indices() {
+            if let Some(Entry { address, state: State::Reserved { .. }, .. }) = self.slots.get(slot)
+                && !wanted.contains_key(address)
+            {
+                freed.push(*address);
+                self.set_state(slot, State::Free);
+            }
+        }
+        let mut reserved = Vec::new();
+        for (address, reason) in wanted {
+            let Some(&slot) = self.by_address.get(&address) else { continue };
+            let state = self.slots.get(slot).map(|entry| &entry.state);
+            if matches!(state, Some(State::Free | State::Cooling { .. })) {
+                self.set_state(slot, State::Reserved { reason: reason.clone() });
+                reserved.push((address, reason.clone()));
+            }
+        }
+        reserved.sort();
+        (reserved, freed)
+    }
+}

@@ -1,0 +1,101 @@
+//! The refill: looks at the source and at the node again and again, and lets the pool follow.
+
+use std::net::IpAddr;
+use std::sync::{Arc, mpsc};
+
+use ipnet::IpNet;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::errors::with_source;
+use crate::keeper::Notice;
+use crate::kernel::{NodeView, observe};
+use crate::nic;
+use crate::pool::{Pool, eligible};
+use crate::source::AddressSource;
+use crate::takeover::{describe, foreign_uses, on_nic};
+use crate::verbs::Node;
+
+/// What it takes to look again.
+#[derive(Debug)]
+pub struct Refill<'c> {
+    source: AddressSource,
+    node: Arc<Node>,
+    config: &'c Config,
+    notices: mpsc::Sender<Notice>,
+    /// What the last look found, so that what lasts is told once.
+    failing: bool,
+    withdrawn: Vec<IpAddr>,
+    on_nic: Vec<IpNet>,
+}
+
+impl<'c> Refill<'c> {
+    /// A refill for a node that serves. `notices` lead to the keeper.
+    pub fn new(source: AddressSource, node: Arc<Node>, config: &'c Config, notices: mpsc::Sender<Notice>) -> Self {
+        Refill { source, node, config, notices, failing: false, withdrawn: vec![], on_nic: vec![] }
+    }
+
+    /// One look. Cancel safe: a look that is given up changes nothing, or all that it saw.
+    pub async fn look(&mut self) {
+        let outcome = self.try_look().await;
+        match &outcome {
+            Ok(()) if self.failing => info!("the source reports again"),
+            Err(reason) if !self.failing => warn!("the pool stays as it is: {reason}"),
+            _ => {}
+        }
+        self.failing = outcome.is_err();
+    }
+
+    async fn try_look(&mut self) -> Result<(), String> {
+        let reports = self.source.report().await.map_err(|e| with_source(&e))?;
+        let view = observe().await.map_err(|e| with_source(&e))?;
+        let (nic, report) = nic::choose(&reports, &view, self.config.nic.as_deref()).map_err(|e| e.to_string())?;
+        if nic.index != self.node.nic.index {
+            return Err(format!("the source means {} now, not {}", nic.name, self.node.nic.name));
+        }
+        let (offered, _) = eligible(report, nic.index);
+        let change = {
+            let mut pool = self.node.ledger.pool();
+            let change = pool.apply_view(&offered);
+            reserve(&mut pool, &view, nic.index);
+            change
+        };
+        if !change.added.is_empty() || !change.removed.is_empty() {
+            info!(added = change.added.len(), removed = change.removed.len(), "the pool follows the source");
+        }
+        for address in change.withdrawn_in_use.iter().filter(|address| !self.withdrawn.contains(address)) {
+            warn!(%address, "is used by a pod, and the source does not report it any more");
+        }
+        self.withdrawn = change.withdrawn_in_use;
+        self.note_nic_addresses(&view);
+        Ok(())
+    }
+
+    /// Pool addresses on the NIC itself: removed if the configuration asks for it, reported otherwise.
+    pub fn note_nic_addresses(&mut self, view: &NodeView) {
+        let held = {
+            let pool = self.node.ledger.pool();
+            on_nic(view, self.node.nic.index, |address| pool.state(address).is_some())
+        };
+        if !held.is_empty() && self.config.reclaim_nic_addresses {
+            // The keeper lives as long as this.
+            let _ = self.notices.send(Notice::Reclaim(held));
+        } else if !held.is_empty() && held != self.on_nic {
+            warn!("{}", describe(&held, &self.node.nic.name));
+            self.on_nic = held;
+        }
+    }
+}
+
+/// Keeps what others use out of the pool, and lets go of what they do not use any more.
+pub fn reserve(pool: &mut Pool, view: &NodeView, nic: u32) {
+    let (reserved, freed) = pool.reserve_exactly(&foreign_uses(view));
+    let nic = view.link_name(nic).to_owned();
+    // What is on the NIC is one finding of its own.
+    for (address, reason) in reserved.iter().filter(|(_, reason)| *reason != format!("found on {nic}")) {
+        warn!(%address, "is offered for pods and {reason}; kept out of the pool");
+    }
+    for address in freed {
+        info!(%address, "is not used by others any more; free for pods");
+    }
+}

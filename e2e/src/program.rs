@@ -2,9 +2,10 @@
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use dotfour_rig::sandbox::{self, Sandbox};
+use dotfour_rig::sandbox::{self, Entered, Sandbox};
 use libtest_mimic::{Arguments, Trial};
 
 use crate::cgroup::{Keeper, serve_as_keeper};
@@ -47,6 +48,32 @@ pub fn run(tests: impl FnOnce(&Ground) -> Vec<Trial>) -> ExitCode {
         eprintln!("FAILED: {e}");
         ExitCode::FAILURE
     })
+}
+
+/// As [`run`], for tests that need nothing but namespaces, which an ordinary user has too.
+pub fn run_in_sandbox(tests: impl FnOnce(&Sandbox) -> Vec<Trial>) -> ExitCode {
+    match sandbox::enter() {
+        Ok(Entered::Inside(sandbox)) => libtest_mimic::run(&Arguments::from_args(), tests(&sandbox)).exit_code(),
+        Ok(Entered::Over(status)) => status,
+        Err(e) => {
+            eprintln!("NOT RUN: these tests need namespaces of their own\n{}", with_causes(&e));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A program as it is shipped: `make build` puts it where release builds go, beside the directory that this test program
+/// is in.
+pub fn shipped(name: &str) -> Result<PathBuf, Failure> {
+    let this = std::env::current_exe()?;
+    // target/PROFILE/deps/TEST
+    let target = this.ancestors().nth(3).ok_or("this test program is not in a build directory")?;
+    let file = target.join("release").join(name);
+    if file.is_file() {
+        Ok(file)
+    } else {
+        Err(format!("{} is not there; `make build` makes it", file.display()).into())
+    }
 }
 
 /// A test that fails by returning an error, which is shown with its causes, or by a panic.

@@ -213,6 +213,17 @@ impl Daemon {
         self.child.wait().unwrap_or_else(|_| ExitStatus::from_raw(Signal::KILL.as_raw()))
     }
 
+    /// Stops it where it is, until [`Daemon::resume`], as a machine does that is starved: its sockets stay and nothing
+    /// answers.
+    pub fn suspend(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`Daemon::suspend`].
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// Everything it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

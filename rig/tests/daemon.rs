@@ -17,6 +17,7 @@ tests![
     a_daemon_that_never_serves_is_reported_after_its_time,
     a_daemon_that_ignores_sigterm_is_killed_and_reported,
     a_daemon_that_ends_on_sigterm_has_its_status_returned,
+    a_suspended_daemon_goes_on_where_it_was,
     a_dropped_daemon_is_killed,
     a_program_that_is_not_there_is_named,
     a_daemon_reads_its_configuration_and_runs_in_the_nodes_namespace,
@@ -76,6 +77,21 @@ fn a_daemon_that_ends_on_sigterm_has_its_status_returned(place: Place) {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(daemon.stop(Duration::from_secs(5)).unwrap().code(), Some(3));
+}
+
+fn a_suspended_daemon_goes_on_where_it_was(place: Place) {
+    let (_vnet, node) = node(place);
+    let daemon = node.spawn_daemon(&script(&node, "while echo x; do :; done")).unwrap();
+    let pause = || std::thread::sleep(Duration::from_millis(50));
+    daemon.suspend();
+    // The signal takes effect when the process next looks.
+    pause();
+    let before = daemon.log();
+    pause();
+    assert_eq!(daemon.log().len(), before.len());
+    daemon.resume();
+    pause();
+    assert!(daemon.log().len() > before.len());
 }
 
 fn a_dropped_daemon_is_killed(place: Place) {

@@ -6,7 +6,6 @@ mod common;
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -22,6 +21,7 @@ tests![
     plugins_get_what_libcni_gives_them_and_del_runs_backwards,
     many_callers_share_the_work_and_answers_keep_their_order,
     a_plugin_that_is_not_waited_for_can_be_killed,
+    a_plugin_whose_caller_died_goes_on_and_cannot_answer,
     a_failing_plugin_is_reported_with_its_own_words,
     a_program_that_is_not_there_is_named,
     a_namespace_path_is_good_without_a_mount,
@@ -179,7 +179,7 @@ fn a_plugin_that_is_not_waited_for_can_be_killed(place: Place) {
     let pod = Pod::create(&node, "default", "a").unwrap();
     let start = || Runtime::new(&node, &network).enter(|calls| calls.start(Verb::Add, &pod, None)).unwrap().unwrap();
     let killed = start().kill().unwrap_err();
-    assert!(matches!(killed, CallError::Protocol { status, .. } if status.signal() == Some(9)), "{killed}");
+    assert!(killed.killed(), "{killed}");
     let running = start();
     std::fs::write(&gate, "").unwrap();
     let answer = running.finish().unwrap();
@@ -188,6 +188,19 @@ fn a_plugin_that_is_not_waited_for_can_be_killed(place: Place) {
     let late = start();
     std::thread::sleep(SOON / 10);
     assert_eq!(late.kill().unwrap().result, answer.result);
+}
+
+fn a_plugin_whose_caller_died_goes_on_and_cannot_answer(place: Place) {
+    let (_vnet, node) = node(place);
+    let work = node.state_dir().join("work");
+    let script = format!("#!/bin/sh\nsleep 0.1; echo done >{work}; echo '{{}}' || exit 3", work = work.display());
+    install(&node, "slow", &script);
+    let network = Network::single("n", "1.0.0", &json!({ "type": "slow" }), vec![node.state_dir().to_owned()]);
+    let pod = Pod::create(&node, "default", "a").unwrap();
+    let running = Runtime::new(&node, &network).enter(|calls| calls.start(Verb::Add, &pod, None)).unwrap().unwrap();
+    let status = running.abandon().unwrap();
+    assert!(!status.success(), "{status}");
+    assert_eq!(std::fs::read_to_string(work).unwrap(), "done\n");
 }
 
 /// Writes a script by another process: a file that this one has open while a parallel test starts a program is "busy".

@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Instant;
 
+use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -97,6 +99,11 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// Whether SIGKILL ended the plugin.
+    pub fn killed(&self) -> bool {
+        matches!(self, CallError::Protocol { status, .. } if status.signal() == Some(Signal::KILL.as_raw()))
+    }
+
     /// The plugin's error object, if it printed one.
     pub fn cni(&self) -> Option<&CniError> {
         match self {
@@ -127,8 +134,15 @@ impl Running {
         Ok(Answer { result, took })
     }
 
-    /// Kills it, as a runtime does that has waited long enough. [`CallError::Protocol`] says that it was killed; anything
-    /// else, that it had ended by itself before.
+    /// Closes its output, as the death of its caller does, and waits for its end.
+    pub fn abandon(mut self) -> io::Result<ExitStatus> {
+        let mut child = self.child.take().ok_or(io::ErrorKind::NotFound)?;
+        drop((child.stdout.take(), child.stderr.take()));
+        child.wait()
+    }
+
+    /// Kills it, as a runtime does that has waited long enough. What comes back is [`CallError::killed`], or else what it
+    /// had to say before.
     pub fn kill(mut self) -> Result<Answer, CallError> {
         if let Some(child) = &mut self.child {
             let _ = child.kill();
@@ -226,8 +240,6 @@ fn joined(paths: &[PathBuf]) -> OsString {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt;
-
     use super::*;
 
     fn output(status: i32, stdout: &str) -> Output {

@@ -1,0 +1,221 @@
+//! Who takes part: one table, and a node for each, so that nobody's links are in another's way.
+
+use std::path::Path;
+
+use dotfour_rig::daemon::socket_path;
+use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Vnet, VnetConfig};
+use serde_json::json;
+
+use crate::error::RaceError;
+use crate::options::{Options, Other};
+use crate::programs::{GLIBC, NoOp, SMALLEST};
+
+/// Pod addresses of the node that Dotfour serves: enough for every pod of the race, with those that rest.
+const DOTFOUR_ADDRESSES: &str = "kind: static\nsubnet: 10.240.0.0/16\naddresses: [10.240.16.4-10.240.47.250]\n";
+
+/// What host-local gives out, on nodes of their own.
+const HOST_LOCAL_SUBNET: &str = "10.88.0.0/16";
+
+/// One line of the table.
+struct Entry {
+    name: &'static str,
+    about: &'static str,
+    kind: Kind,
+    program: Program,
+}
+
+/// What a contestant does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing: a process starts and ends.
+    NoOp,
+    /// The least that wires a pod: the smallest process, and then the kernel work, done by the caller itself.
+    Floor,
+    /// All of it.
+    Plugin,
+}
+
+/// What is run for a contestant.
+enum Program {
+    Compiled(&'static NoOp),
+    Dotfour,
+    Ptp,
+    Bridge,
+}
+
+/// The contestants that are always there, in the order of the tables. Others come by `--plugin`.
+const TABLE: [Entry; 6] = [
+    Entry {
+        name: "no-op",
+        about: "the smallest process: static, no libc, ends at once",
+        kind: Kind::NoOp,
+        program: Program::Compiled(&SMALLEST),
+    },
+    Entry {
+        name: "no-op, glibc",
+        about: "a C program that does nothing, linked statically",
+        kind: Kind::NoOp,
+        program: Program::Compiled(&GLIBC),
+    },
+    Entry {
+        name: FLOOR,
+        about: "the smallest process, then a pod's kernel work done at once by a process that is warm",
+        kind: Kind::Floor,
+        program: Program::Compiled(&SMALLEST),
+    },
+    Entry { name: DOTFOUR, about: "the plugin and its daemon", kind: Kind::Plugin, program: Program::Dotfour },
+    Entry {
+        name: PTP,
+        about: "the reference plugins ptp and host-local, from Debian",
+        kind: Kind::Plugin,
+        program: Program::Ptp,
+    },
+    Entry {
+        name: "bridge",
+        about: "the reference plugins bridge and host-local, from Debian",
+        kind: Kind::Plugin,
+        program: Program::Bridge,
+    },
+];
+
+/// Names that budgets and races ask for.
+pub(crate) const FLOOR: &str = "floor";
+/// As above.
+pub(crate) const DOTFOUR: &str = "dotfour";
+/// As above.
+pub(crate) const PTP: &str = "ptp";
+
+/// One who takes part.
+#[derive(Debug)]
+pub(crate) struct Contestant {
+    /// What it is called.
+    pub(crate) name: &'static str,
+    /// What it is, in a few words.
+    pub(crate) about: String,
+    /// What it does.
+    pub(crate) kind: Kind,
+    /// What is called.
+    pub(crate) network: Network,
+    /// Its daemon's process id, if it has a daemon.
+    pub(crate) daemon: Option<u32>,
+    /// Where it is called.
+    pub(crate) node: Node,
+    // Ends with the contestant.
+    _daemon: Option<Daemon>,
+}
+
+/// Everybody who takes part, on one VNet.
+#[derive(Debug)]
+pub(crate) struct Field {
+    /// In the order of the tables.
+    pub(crate) contestants: Vec<Contestant>,
+    // Dropped after the nodes on it.
+    _vnet: Vnet,
+}
+
+impl Field {
+    /// Builds a node for everybody, and starts what has to run before the first call.
+    pub(crate) fn build(place: &Place, options: &Options) -> Result<Self, RaceError> {
+        let subnet = ipnet::Ipv4Net::new_assert([10, 240, 0, 0].into(), 16);
+        let vnet = Vnet::build(VnetConfig { subnet, place: place.clone() })?;
+        let mut contestants = Vec::new();
+        for entry in &TABLE {
+            let node = node(&vnet, contestants.len())?;
+            let (network, daemon) = entry.program.set_up(&node, options)?;
+            contestants.push(Contestant {
+                name: entry.name,
+                about: entry.about.to_owned(),
+                kind: entry.kind,
+                network,
+                daemon: daemon.as_ref().map(Daemon::pid),
+                node,
+                _daemon: daemon,
+            });
+        }
+        for other in &options.others {
+            let node = node(&vnet, contestants.len())?;
+            contestants.push(Contestant {
+                // As long-lived as the program; there are a handful.
+                name: Box::leak(other.name.clone().into_boxed_str()),
+                about: format!("{}, from the command line", other.conflist.display()),
+                kind: Kind::Plugin,
+                network: other.network()?,
+                daemon: None,
+                node,
+                _daemon: None,
+            });
+        }
+        Ok(Field { contestants, _vnet: vnet })
+    }
+
+    /// Those of the contestants that do what is asked for.
+    pub(crate) fn those(&self, wanted: impl Fn(&Contestant) -> bool) -> Vec<&Contestant> {
+        self.contestants.iter().filter(|contestant| wanted(contestant)).collect()
+    }
+}
+
+fn node(vnet: &Vnet, number: usize) -> Result<Node, RaceError> {
+    Ok(vnet.add_node(&NodeConfig::new(format!("node-{}", number + 1), 0))?)
+}
+
+impl Program {
+    fn set_up(&self, node: &Node, options: &Options) -> Result<(Network, Option<Daemon>), RaceError> {
+        match self {
+            Program::Compiled(no_op) => {
+                no_op.compile(node.state_dir())?;
+                let conf = json!({ "type": no_op.name });
+                Ok((Network::single("no-op", "1.1.0", &conf, vec![node.state_dir().to_owned()]), None))
+            }
+            Program::Dotfour => {
+                let remedy = "`make build` makes it, --bin-dir says where to look";
+                let ipamd = present(&options.bin_dir, "dotfour-ipamd", remedy)?;
+                present(&options.bin_dir, "dotfour", remedy)?;
+                let mut config = DaemonConfig::new(ipamd);
+                config.max_pods = 250;
+                config.source = DOTFOUR_ADDRESSES.to_owned();
+                let daemon = node.start_daemon(&config)?;
+                Ok((Network::dotfour(&options.bin_dir, &socket_path(node)), Some(daemon)))
+            }
+            Program::Ptp => {
+                reference(options, "ptp")?;
+                let subnet = ipnet::Ipv4Net::new_assert([10, 88, 0, 0].into(), 16);
+                Ok((Network::ptp(&options.cni_dir, subnet, &node.state_dir().join("host-local")), None))
+            }
+            Program::Bridge => {
+                reference(options, "bridge")?;
+                let conf = json!({
+                    "type": "bridge",
+                    "bridge": "cni0",
+                    "isDefaultGateway": true,
+                    "ipMasq": false,
+                    "ipam": {
+                        "type": "host-local",
+                        "dataDir": node.state_dir().join("host-local"),
+                        "ranges": [[{ "subnet": HOST_LOCAL_SUBNET }]],
+                    },
+                });
+                Ok((Network::single("bridge", "1.0.0", &conf, vec![options.cni_dir.clone()]), None))
+            }
+        }
+    }
+}
+
+fn reference(options: &Options, name: &str) -> Result<(), RaceError> {
+    let remedy = "Debian's containernetworking-plugins has it, --cni-dir says where to look";
+    present(&options.cni_dir, "host-local", remedy)?;
+    present(&options.cni_dir, name, remedy).map(|_| ())
+}
+
+fn present(directory: &Path, name: &str, remedy: &'static str) -> Result<std::path::PathBuf, RaceError> {
+    let program = directory.join(name);
+    if program.is_file() { Ok(program) } else { Err(RaceError::Missing { program, remedy }) }
+}
+
+impl Other {
+    fn network(&self) -> Result<Network, RaceError> {
+        let refused = |reason: String| RaceError::Plugin { name: self.name.clone(), reason };
+        let text = std::fs::read_to_string(&self.conflist)
+            .map_err(|e| refused(format!("cannot read {}: {e}", self.conflist.display())))?;
+        Network::from_list(&text, self.cni_path.clone()).map_err(|e| refused(e.to_string()))
+    }
+}

@@ -1,0 +1,192 @@
+//! One caller, one contestant after the other, round by round: what changes on the machine changes for all of them.
+//!
+//! In a round everybody adds a pod, then everybody deletes it; the order changes from round to round, so that nobody is
+//! always behind the same one. After each DEL the race waits until its link is gone: a plugin that deletes links later
+//! shall not do it in somebody else's time.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use dotfour_rig::Pod;
+
+use crate::caller::{Attached, Caller};
+use crate::contestant::Contestant;
+use crate::cpu;
+use crate::error::RaceError;
+use crate::floor::Shared;
+use crate::samples::{Sample, Samples};
+use crate::settle;
+
+/// Rounds whose sandboxes are made together beforehand.
+const HEAT: usize = 25;
+/// Rounds that are not counted.
+const WARM_UP: usize = 3;
+
+/// What came of it for one contestant.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Laps {
+    /// The ADDs.
+    pub(crate) add: Samples,
+    /// The DELs.
+    pub(crate) del: Samples,
+}
+
+/// Races so many rounds. The laps are in the order of the contestants.
+pub(crate) fn race(contestants: &[&Contestant], shared: &Shared, rounds: usize) -> Result<Vec<Laps>, RaceError> {
+    heat(contestants, shared, WARM_UP)?;
+    let mut all = vec![Laps::default(); contestants.len()];
+    let mut left = rounds;
+    while left > 0 {
+        let laps = heat(contestants, shared, left.min(HEAT))?;
+        for (all, laps) in all.iter_mut().zip(laps) {
+            all.add.append(laps.add);
+            all.del.append(laps.del);
+        }
+        left = left.saturating_sub(HEAT);
+    }
+    Ok(all)
+}
+
+/// What a lane is to do next.
+enum Turn {
+    Add,
+    Del,
+}
+
+/// A contestant's thread, seen from outside.
+struct Lane {
+    turns: SyncSender<Turn>,
+    done: Receiver<()>,
+}
+
+fn heat(contestants: &[&Contestant], shared: &Shared, rounds: usize) -> Result<Vec<Laps>, RaceError> {
+    let mut pods =
+        contestants.iter().map(|contestant| sandboxes(contestant, "turn", rounds)).collect::<Result<Vec<_>, _>>()?;
+    let laps = thread::scope(|scope| {
+        let (lanes, threads): (Vec<_>, Vec<_>) = contestants
+            .iter()
+            .zip(&pods)
+            .map(|(contestant, pods)| {
+                let (turns, taken) = sync_channel(0);
+                let (finished, done) = sync_channel(0);
+                let lane =
+                    || Caller::enter(contestant, shared, |caller| run(contestant, caller, pods, taken, finished));
+                (Lane { turns, done }, scope.spawn(lane))
+            })
+            .unzip();
+        let raced = (0..rounds).try_for_each(|round| one_round(contestants, &lanes, round));
+        drop(lanes);
+        let joined = threads.into_iter().map(|thread| {
+            let panicked = || std::io::Error::other("it panicked");
+            thread.join().unwrap_or_else(|_| Err(RaceError::system("run a contestant's thread")(panicked())))
+        });
+        let laps = joined.collect::<Result<Vec<_>, _>>()?;
+        raced.map(|()| laps)
+    })?;
+    settle::end(pods.drain(..).flatten().collect())?;
+    Ok(laps)
+}
+
+/// Everybody's ADD, and then everybody's DEL.
+fn one_round(contestants: &[&Contestant], lanes: &[Lane], round: usize) -> Result<(), RaceError> {
+    let order = || order(lanes.len(), round).filter_map(|place| contestants.get(place).zip(lanes.get(place)));
+    let mut links_without_pod = Vec::with_capacity(lanes.len());
+    for (contestant, lane) in order() {
+        let before = contestant.node.links()?.len();
+        lane.take(Turn::Add);
+        // One of the new links is the pod's. A plugin may make more, once, for all pods: they stay.
+        links_without_pod.push(before.max(contestant.node.links()?.len().saturating_sub(1)));
+    }
+    for ((contestant, lane), links) in order().zip(links_without_pod) {
+        lane.take(Turn::Del);
+        settle::until_links(contestant, links)?;
+    }
+    Ok(())
+}
+
+/// Sandboxes on a contestant's node, made before anybody's time is taken.
+pub(crate) fn sandboxes(contestant: &Contestant, name: &str, count: usize) -> Result<Vec<Pod>, RaceError> {
+    let pods = (0..count).map(|number| Pod::create(&contestant.node, "race", &format!("{name}-{number}")));
+    Ok(pods.collect::<Result<_, _>>()?)
+}
+
+/// The order of a round: one place further each time, and every second time backwards.
+fn order(count: usize, round: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |place| {
+        let place = (place + round / 2) % count;
+        if round.is_multiple_of(2) { place } else { count - 1 - place }
+    })
+}
+
+impl Lane {
+    /// Lets the contestant take a turn and waits until it is over. One that has failed is gone, and says so when its thread
+    /// is joined.
+    fn take(&self, turn: Turn) {
+        if self.turns.send(turn).is_ok() {
+            let _ = self.done.recv();
+        }
+    }
+}
+
+/// A contestant's thread: takes its turns until there are no more.
+fn run(
+    contestant: &Contestant,
+    caller: &mut Caller<'_>,
+    pods: &[Pod],
+    turns: Receiver<Turn>,
+    done: SyncSender<()>,
+) -> Result<Laps, RaceError> {
+    let mut laps = Laps::default();
+    let daemon = || contestant.daemon.map(cpu::of_process).unwrap_or_default();
+    let before = daemon();
+    let mut daemon_in_adds = std::time::Duration::ZERO;
+    let mut pods = pods.iter();
+    let mut attached: Option<(&Pod, Attached)> = None;
+    while let Ok(turn) = turns.recv() {
+        match turn {
+            Turn::Add => {
+                let Some(pod) = pods.next() else { break };
+                let (children, daemon_before) = (cpu::of_children(), daemon());
+                let (made, sample) = caller.add(pod)?;
+                let in_daemon = daemon().saturating_sub(daemon_before);
+                daemon_in_adds += in_daemon;
+                laps.add.push(Sample { cpu: sample.cpu + cpu::of_children() - children + in_daemon, ..sample });
+                attached = Some((pod, made));
+            }
+            Turn::Del => {
+                let Some((pod, made)) = attached.take() else { continue };
+                let children = cpu::of_children();
+                let sample = caller.del(pod, &made)?;
+                laps.del.push(Sample { cpu: sample.cpu + cpu::of_children() - children, ..sample });
+                let burying = cpu::of_this_thread();
+                caller.bury(&made)?;
+                laps.del.charge(cpu::of_this_thread() - burying);
+            }
+        }
+        if done.send(()).is_err() {
+            break;
+        }
+    }
+    // What a daemon does later, it does because of DELs: it deletes links.
+    laps.del.charge(daemon().saturating_sub(before).saturating_sub(daemon_in_adds));
+    Ok(laps)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn everybody_has_one_turn_a_round_and_every_place_in_time() {
+        let mut first = std::collections::BTreeSet::new();
+        let mut behind = std::collections::BTreeSet::new();
+        for round in 0..10 {
+            let order: Vec<usize> = super::order(5, round).collect();
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3, 4]);
+            first.extend(order.first().copied());
+            behind.extend(order.iter().skip_while(|place| **place != 2).nth(1).copied());
+        }
+        assert_eq!(first.len(), 5);
+        assert_eq!(behind.len(), 2, "the neighbours on both sides");
+    }
+}

@@ -1,0 +1,69 @@
+//! The report: a page for people, and its picture.
+
+use std::fs;
+use std::path::Path;
+
+use crate::budgets;
+use crate::error::RaceError;
+use crate::machine::Machine;
+use crate::results::Results;
+use crate::svg;
+
+const PAGE: &str = "race.md";
+const PICTURE: &str = "race.svg";
+
+/// Writes the report into a directory, in the place of an earlier one. Returns the paths.
+pub(crate) fn write(directory: &Path, machine: &Machine, results: &Results) -> Result<Vec<String>, RaceError> {
+    let files = [(PICTURE, svg::draw(machine, results)), (PAGE, text(machine, results))];
+    fs::create_dir_all(directory).map_err(|source| RaceError::File { path: directory.to_owned(), source })?;
+    let written = files.map(|(name, content)| {
+        let path = directory.join(name);
+        match fs::write(&path, content) {
+            Ok(()) => Ok(path.display().to_string()),
+            Err(source) => Err(RaceError::File { path, source }),
+        }
+    });
+    written.into_iter().collect()
+}
+
+fn text(machine: &Machine, results: &Results) -> String {
+    let who: String =
+        results.entrants.iter().map(|entrant| format!("- **{}**: {}\n", entrant.name, entrant.about)).collect();
+    let tables: Vec<String> = results.tables().iter().chain([&budgets::table(results)]).map(|t| t.markdown()).collect();
+    format!(
+        "# The race\n\n\
+        Whole CNI plugins, timed as a container runtime calls them. Written by `{}`; `make race` does it anew.\n\n\
+        {machine}; load of the minute before: {}.\n\n\
+        ![Distributions of the times, rates of bursts, and times with pods already there]({PICTURE})\n\n\
+        {who}\n{HOW}\n{}",
+        command(),
+        machine.load(),
+        tables.join("\n")
+    )
+}
+
+/// The command line, without the directory this program is in.
+fn command() -> String {
+    let mut words = std::env::args();
+    let program = words.next().unwrap_or_default();
+    let name = Path::new(&program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    std::iter::once(name).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+const HOW: &str = "\
+## How it is measured
+
+- A call is timed from before its process is made until it is reaped: environment, standard input, standard output, as
+  libcni has them. Sandboxes are network namespaces made beforehand, each used once. The caller has entered the node's
+  namespace, and makes processes with posix_spawn.
+- Everybody has a node of their own, all in namespaces of one machine. In a round everybody adds a pod, then everybody
+  deletes theirs, in an order that changes from round to round. A ratio is the median of the rounds' own ratios, so what
+  changes on the machine from one round to the next drops out.
+- After each DEL the race waits until the pod's link is gone, and after each 25 rounds until the kernel has taken the
+  sandboxes apart: what somebody leaves to later shall not be paid by others. In a burst it is part of the race.
+- The floor's kernel work is that of Dotfour's daemon: the pair of links with tag, route and neighbour on the node;
+  address, routes and neighbour in the pod; at DEL the route and the link's end. Its process and its work are one after
+  the other, with nobody to wake and nothing to read.
+- CPU is processor time per call: of the process, of those it starts, of the daemon, with what the daemon does later
+  charged to DEL. What the kernel does on its own account is nobody's.
+";

@@ -1,0 +1,92 @@
+//! Which races are run, in which order.
+
+use crate::burst::{self, Burst, Size};
+use crate::contestant::{Contestant, DOTFOUR, FLOOR, Field, Kind, PTP};
+use crate::error::RaceError;
+use crate::floor::Shared;
+use crate::in_turn;
+use crate::results::{Crowd, Entrant, Results};
+
+/// How much is raced.
+struct Extent {
+    /// Rounds of everybody in turn.
+    rounds: usize,
+    bursts: &'static [Size],
+    /// How often every burst is run.
+    repeats: usize,
+    /// How many pods are there already.
+    present: &'static [usize],
+    /// Rounds with so many present.
+    rounds_present: usize,
+}
+
+const FULL: Extent = Extent {
+    rounds: 200,
+    bursts: &[
+        Size { pods: 100, callers: 1 },
+        Size { pods: 100, callers: 4 },
+        Size { pods: 100, callers: 16 },
+        Size { pods: 250, callers: 16 },
+    ],
+    repeats: 2,
+    present: &[0, 250, 1_000],
+    rounds_present: 60,
+};
+
+const QUICK: Extent = Extent {
+    rounds: 50,
+    bursts: &[Size { pods: 100, callers: 16 }],
+    repeats: 1,
+    present: &[0, 250],
+    rounds_present: 20,
+};
+
+/// Runs the races, saying on standard error what is under way.
+pub(crate) fn run(field: &Field, quick: bool) -> Result<Results, RaceError> {
+    let extent = if quick { QUICK } else { FULL };
+    let shared = Shared::default();
+    let mut results = Results::new(extent.rounds, extent.rounds_present, field.contestants.iter().map(entrant));
+
+    let all = field.those(|_| true);
+    eprintln!("  {} rounds of {} contestants in turn …", extent.rounds, all.len());
+    results.alone = in_turn::race(&all, &shared, extent.rounds)?;
+
+    let wiring = field.those(|contestant| contestant.kind != Kind::NoOp);
+    for size in extent.bursts {
+        eprintln!("  {} pods, {} at once …", size.pods, size.callers);
+        let mut sums = vec![Burst::default(); wiring.len()];
+        for repeat in 0..extent.repeats {
+            // Everybody is first, and last, once.
+            let order: Vec<usize> =
+                if repeat % 2 == 0 { (0..sums.len()).collect() } else { (0..sums.len()).rev().collect() };
+            for place in order {
+                if let (Some(contestant), Some(sum)) = (wiring.get(place), sums.get_mut(place)) {
+                    let burst = burst::race(contestant, &shared, *size)?;
+                    sum.add.append(burst.add);
+                    sum.del.append(burst.del);
+                }
+            }
+        }
+        results.bursts.push((*size, wiring.iter().map(|contestant| contestant.name).zip(sums).collect()));
+    }
+
+    // Last, because its pods stay until the sandbox ends.
+    let among = field.those(|contestant| [FLOOR, DOTFOUR, PTP].contains(&contestant.name));
+    let mut stay = Vec::new();
+    let mut there = 0;
+    for present in extent.present {
+        eprintln!("  with {present} pods already there …");
+        for contestant in &among {
+            stay.push(burst::fill(contestant, &shared, present - there)?);
+        }
+        there = *present;
+        let laps = in_turn::race(&among, &shared, extent.rounds_present)?;
+        let laps = among.iter().map(|contestant| contestant.name).zip(laps).collect();
+        results.crowds.push(Crowd { present: *present, laps });
+    }
+    Ok(results)
+}
+
+fn entrant(contestant: &Contestant) -> Entrant {
+    Entrant { name: contestant.name, about: contestant.about.clone(), kind: contestant.kind }
+}

@@ -1,0 +1,149 @@
+//! Many timed calls in a few numbers.
+
+use std::time::Duration;
+
+/// What one call took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sample {
+    /// From before the process is made until it is reaped.
+    pub(crate) took: Duration,
+    /// Processor time of the process, of those it started, and of its daemon.
+    pub(crate) cpu: Duration,
+}
+
+/// The calls of one contestant, in the order of the rounds.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Samples {
+    took: Vec<Duration>,
+    cpu: Duration,
+}
+
+impl Samples {
+    pub(crate) fn push(&mut self, sample: Sample) {
+        self.took.push(sample.took);
+        self.cpu += sample.cpu;
+    }
+
+    /// Adds processor time that no single call can be charged with.
+    pub(crate) fn charge(&mut self, cpu: Duration) {
+        self.cpu += cpu;
+    }
+
+    /// Goes on with the calls of later rounds.
+    pub(crate) fn append(&mut self, mut later: Samples) {
+        self.took.append(&mut later.took);
+        self.cpu += later.cpu;
+    }
+
+    /// Every time, in the order of the rounds.
+    pub(crate) fn times(&self) -> &[Duration] {
+        &self.took
+    }
+
+    /// The middle one.
+    pub(crate) fn median(&self) -> Duration {
+        percentile(&self.took, 50)
+    }
+
+    /// The one that 99 of 100 stay below.
+    pub(crate) fn p99(&self) -> Duration {
+        percentile(&self.took, 99)
+    }
+
+    /// The same calls, had each taken that much longer.
+    pub(crate) fn longer_by(&self, time: Duration) -> Samples {
+        Samples { took: self.took.iter().map(|took| *took + time).collect(), cpu: self.cpu }
+    }
+
+    /// Processor time per call.
+    pub(crate) fn cpu_per_call(&self) -> Duration {
+        let calls = u32::try_from(self.took.len()).unwrap_or(u32::MAX);
+        self.cpu.checked_div(calls).unwrap_or_default()
+    }
+
+    /// How many times as long as `other` a call took: the median of the rounds' own ratios, so that what changes on the
+    /// machine from one round to the next drops out.
+    pub(crate) fn times_as_long_as(&self, other: &Samples) -> f64 {
+        let mut ratios: Vec<f64> = self
+            .took
+            .iter()
+            .zip(&other.took)
+            .filter(|(_, other)| !other.is_zero())
+            .map(|(own, other)| own.as_secs_f64() / other.as_secs_f64())
+            .collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+}
+
+/// By nearest rank: a time that occurred. Zero if there is none.
+fn percentile(times: &[Duration], percent: usize) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    let place = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(place).copied().unwrap_or_default()
+}
+
+/// A time in milliseconds, with as many decimals as tell something.
+pub(crate) fn milliseconds(time: Duration) -> String {
+    let value = time.as_secs_f64() * 1000.0;
+    match value {
+        v if v < 1.0 => format!("{v:.3}"),
+        v if v < 10.0 => format!("{v:.2}"),
+        v if v < 100.0 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
+    }
+}
+
+/// A ratio, likewise.
+pub(crate) fn ratio(value: f64) -> String {
+    match value {
+        v if v.is_nan() => "–".to_owned(),
+        v if v < 10.0 => format!("{v:.2}"),
+        v if v < 100.0 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(micros: &[u64]) -> Samples {
+        let mut samples = Samples::default();
+        for time in micros {
+            samples.push(Sample { took: Duration::from_micros(*time), cpu: Duration::from_micros(10) });
+        }
+        samples
+    }
+
+    #[test]
+    fn percentiles_are_times_that_occurred() {
+        let times: Vec<u64> = (1..=200).rev().collect();
+        let all = samples(&times);
+        assert_eq!((all.median().as_micros(), all.p99().as_micros()), (100, 198));
+        assert_eq!(samples(&[]).median(), Duration::ZERO);
+    }
+
+    #[test]
+    fn drift_of_the_machine_drops_out_of_a_ratio() {
+        // The machine gets ten times as slow half-way, for both.
+        let (one, other) = (samples(&[20, 22, 200, 220, 210]), samples(&[10, 11, 100, 110, 105]));
+        assert!((one.times_as_long_as(&other) - 2.0).abs() < 1e-9);
+        assert!(one.times_as_long_as(&Samples::default()).is_nan());
+    }
+
+    #[test]
+    fn time_that_no_call_is_charged_with_is_shared() {
+        let mut all = samples(&[1, 1]);
+        all.charge(Duration::from_micros(40));
+        assert_eq!(all.cpu_per_call(), Duration::from_micros(30));
+    }
+
+    #[test]
+    fn numbers_have_three_digits_or_so() {
+        let shown = [46, 1_236, 23_456, 345_678].map(|micros| milliseconds(Duration::from_micros(micros)));
+        assert_eq!(shown, ["0.046", "1.24", "23.5", "346"]);
+        assert_eq!([0.5, 12.34, 123.4, f64::NAN].map(ratio), ["0.50", "12.3", "123", "–"]);
+    }
+}

@@ -1,0 +1,339 @@
+//! Calls that end in the middle: the plugin killed, its caller dead, the daemon stopped where it is. Whatever the moment,
+//! the DEL that follows leaves nothing, and until then daemon and kernel agree.
+//!
+//! `DOTFOUR_INTERRUPTED_SEED` brings back the moments of a run, as far as a busy machine allows.
+
+use std::fs;
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use dotfour_e2e::program::{self, Failure, shipped};
+use dotfour_e2e::views::{Belief, Views, agreement};
+use dotfour_protocol::SPOOL_NAME;
+use dotfour_rig::runtime::{CallError, Verb};
+use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
+use fastrand::Rng;
+use serde_json::json;
+
+type Outcome = Result<(), Failure>;
+
+/// Plugins that each test kills.
+const TIMES: u32 = 200;
+/// DELs while a daemon is away.
+const SPOOLING: u32 = 40;
+/// How long the daemon may take to come to rest: longer than until its next look at the spool, which is a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Callers at once while the daemon is stopped.
+const STOPPED_CALLERS: usize = 48;
+/// How long the ADDs before a daemon's stop take.
+const BURST: Duration = Duration::from_millis(20);
+/// What ADD may take in all is 20 s; and a little more for a busy machine.
+const ADD_DEADLINE: Duration = Duration::from_secs(21);
+/// What DEL may take, which then spools.
+const DEL_LIMIT: Duration = Duration::from_secs(2);
+/// How long a daemon is stopped that goes on before anybody gives up.
+const PAUSE: Duration = Duration::from_millis(500);
+
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        fn main() -> ExitCode {
+            program::run_in_sandbox(|sandbox| vec![$({
+                let place = sandbox.place();
+                program::test(stringify!($name), move || {
+                    let seed = seed()?;
+                    // Not the whole name: a socket's path has room for 107 bytes.
+                    let name: String = stringify!($name).split('_').filter_map(|word| word.chars().next()).collect();
+                    let stage = Stage::set(place.within(&name)?, Rng::with_seed(seed))?;
+                    $name(stage).map_err(|e| format!("seed {seed}: {e}").into())
+                })
+            }),*])
+        }
+    };
+}
+
+tests![
+    the_plugin_gives_up_on_a_stopped_daemon_and_nothing_of_the_add_is_left,
+    a_plugin_killed_in_the_middle_of_add_leaves_nothing_that_del_does_not_end,
+    a_plugin_killed_in_the_middle_of_del_leaves_nothing_that_the_next_del_does_not_end,
+    a_plugin_killed_while_it_spools_leaves_nothing_that_the_next_del_does_not_end,
+    an_add_whose_caller_died_leaves_nothing_that_del_does_not_end,
+];
+
+fn seed() -> Result<u64, Failure> {
+    let Ok(text) = std::env::var("DOTFOUR_INTERRUPTED_SEED") else { return Ok(Rng::new().u64(..)) };
+    Ok(text.parse().map_err(|_| format!("DOTFOUR_INTERRUPTED_SEED is {text:?}, not a number"))?)
+}
+
+/// A node with a daemon and without pods.
+struct Stage {
+    vnet: Vnet,
+    node: Node,
+    config: DaemonConfig,
+    daemon: Option<Daemon>,
+    network: Network,
+    rng: Rng,
+    /// The latest moment of an interruption.
+    span: Duration,
+}
+
+impl Stage {
+    fn set(place: Place, rng: Rng) -> Result<Self, Failure> {
+        let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place })?;
+        let node = vnet.add_node(&NodeConfig::new("node-1", 2 * STOPPED_CALLERS))?;
+        let mut config = DaemonConfig::new(shipped("dotfour-ipamd")?);
+        config.cooldown = Duration::from_millis(100);
+        let daemon = node.start_daemon(&config)?;
+        let plugin = shipped("dotfour")?;
+        let network = Network::dotfour(plugin.parent().ok_or("the plugin is in no directory")?, daemon.socket());
+        Ok(Stage { vnet, node, config, daemon: Some(daemon), network, rng, span: Duration::from_millis(1) })
+    }
+
+    fn runtime(&self) -> Runtime<'_> {
+        Runtime::new(&self.node, &self.network)
+    }
+
+    fn pod(&self, name: &str) -> Result<Pod, Failure> {
+        Ok(Pod::create(&self.node, "default", name)?)
+    }
+
+    /// Starts a call, and kills the plugin at some moment of its life or a little later. True if that was in time. How long
+    /// a life is it learns: half of the kills shall be in time, however busy the machine is.
+    fn interrupt(&mut self, verb: Verb, pod: &Pod) -> Result<bool, Failure> {
+        let moment = self.span.mul_f64(self.rng.f64());
+        let outcome = self.runtime().enter(|calls| {
+            let running = calls.start(verb, pod, None)?;
+            let started = Instant::now();
+            // Not with a sleep, which is as coarse as the whole call is long.
+            while started.elapsed() < moment {
+                std::hint::spin_loop();
+            }
+            running.kill()
+        })?;
+        let killed = outcome.is_err_and(|e| e.killed());
+        self.span = self.span.mul_f64(if killed { 1.05 } else { 0.95 });
+        Ok(killed)
+    }
+
+    /// Waits until daemon and kernel agree about these pods, and says how many hold an address then.
+    fn leases(&self, pods: &[(&Pod, Belief)]) -> Result<usize, Failure> {
+        let agreement = agreement(PATIENCE, || Views::take(&self.vnet, &self.node, pods.iter().cloned()))?;
+        if agreement.findings.is_empty() {
+            return Ok(agreement.views.daemon.attachments.len());
+        }
+        Err(self.with_log(&agreement.findings))
+    }
+
+    fn with_log(&self, findings: &[String]) -> Failure {
+        let log = self.daemon.as_ref().map(Daemon::log_tail).unwrap_or_default();
+        format!("{}\n  the daemon's log ends:\n{log}", findings.join("\n  ")).into()
+    }
+
+    /// How many files the spool holds: whole ones, and such as were begun.
+    fn spool(&self) -> Result<(usize, usize), Failure> {
+        let mut count = (0, 0);
+        for entry in fs::read_dir(self.node.state_dir().join(SPOOL_NAME))? {
+            let begun = entry?.file_name().as_encoded_bytes().starts_with(b".");
+            *(if begun { &mut count.1 } else { &mut count.0 }) += 1;
+        }
+        Ok(count)
+    }
+
+    fn leases_of(&self, pod: &Pod) -> Result<usize, Failure> {
+        self.leases(&[(pod, Belief::InDoubt)])
+    }
+
+    /// Fails unless nothing of any pod is left, or soon will not be.
+    fn expect_nothing(&self, pods: &[Pod]) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let views = Views::take(&self.vnet, &self.node, pods.iter().map(|pod| (pod, Belief::InDoubt)))?;
+            let mut traces = views.traces();
+            let inside = pods
+                .iter()
+                .filter(|pod| views.runtime.get(&pod.container_id).is_some_and(|(_, look)| look.link.is_some()));
+            traces.extend(inside.map(|pod| format!("pod {} has an interface", pod.container_id)));
+            if traces.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(self.with_log(&traces));
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Most callers come before the daemon stops, in the middle of their ADDs, and leave their cancellations where it does not
+/// look: for these it must notice that nobody took its reply. The others come after, and cancel.
+fn the_plugin_gives_up_on_a_stopped_daemon_and_nothing_of_the_add_is_left(mut stage: Stage) -> Outcome {
+    let daemon = stage.daemon.take().ok_or("no daemon")?;
+    let pods = (0..STOPPED_CALLERS).map(|number| stage.pod(&format!("web-{number}"))).collect::<Result<Vec<_>, _>>()?;
+    let (early, late) = pods.split_at(STOPPED_CALLERS * 2 / 3);
+    let moment = BURST.mul_f64(stage.rng.f64());
+    let mut mute = stage.network.clone();
+    for plugin in &mut mute.plugins {
+        plugin.conf.insert("spoolDir".to_owned(), json!(stage.node.state_dir().join("elsewhere")));
+    }
+    let add = |network: &Network, pods: &[Pod]| {
+        let runtime = Runtime::new(&stage.node, network);
+        runtime.in_parallel(pods.len(), pods, |calls, pod| timed(|| calls.add(pod)))
+    };
+    let (first, second) = thread::scope(|scope| {
+        let first = scope.spawn(|| add(&mute, early));
+        sleep(moment);
+        daemon.suspend();
+        let second = add(&stage.network, late);
+        (first.join(), second)
+    });
+    let first = first.map_err(|_| "a caller panicked")??;
+    let outcomes = pods.iter().zip(first.into_iter().chain(second?));
+
+    let mut up = Vec::new();
+    let mut given_up = (Vec::new(), Vec::new());
+    for (number, (pod, (outcome, took))) in outcomes.enumerate() {
+        match outcome {
+            Ok(answer) => up.push((pod, Belief::Up(answer.ipv4().map(IpAddr::V4).into_iter().collect()))),
+            Err(e) => {
+                let deadline = e.cni().is_some_and(|e| e.code == 11 && e.msg.starts_with("deadline-exceeded"));
+                if !deadline || took > ADD_DEADLINE {
+                    return Err(format!("after {took:?}: {e}").into());
+                }
+                let group = if number < early.len() { &mut given_up.0 } else { &mut given_up.1 };
+                group.push(pod);
+            }
+        }
+    }
+    // A runtime tries to end what failed, and must not be kept; one that died meanwhile does not even try.
+    let (ended, cancelled) = given_up.1.split_at(given_up.1.len() / 2);
+    let dels = stage.runtime().in_parallel(ended.len(), ended, |calls, pod| timed(|| calls.del(pod, None)))?;
+    let slowest = dels.iter().map(|(_, took)| *took).max().unwrap_or_default();
+    if let Some(refused) = dels.into_iter().find_map(|(outcome, _)| outcome.err()) {
+        return Err(format!("DEL, with the daemon stopped: {refused}").into());
+    }
+    if slowest > DEL_LIMIT {
+        return Err(format!("DEL took {slowest:?}, with the daemon stopped").into());
+    }
+    daemon.resume();
+    stage.daemon = Some(daemon);
+    let (answered, left, ended, cancelled) = (up.len(), given_up.0.len(), ended.len(), cancelled.len());
+    println!(
+        "daemon stopped: {answered} ADDs answered; given up: {left}, and {cancelled} cancelled, and {ended} with a DEL"
+    );
+    if ended == 0 {
+        return Err("no ADD was given up".into());
+    }
+    stage.leases(&up)?;
+    for pod in &pods {
+        stage.runtime().del(pod, None)?;
+    }
+    stage.expect_nothing(&pods)?;
+
+    // A pause shorter than the deadline is nothing but a pause.
+    let pod = stage.pod("late")?;
+    let daemon = stage.daemon.as_ref().ok_or("no daemon")?;
+    daemon.suspend();
+    let answer = thread::scope(|scope| {
+        let add = scope.spawn(|| stage.runtime().add(&pod));
+        sleep(PAUSE);
+        daemon.resume();
+        add.join()
+    });
+    let address = answer.map_err(|_| "a caller panicked")??.ipv4().ok_or("no address")?;
+    stage.leases(&[(&pod, Belief::Up(vec![address.into()]))])?;
+    Ok(())
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let started = Instant::now();
+    (work(), started.elapsed())
+}
+
+fn a_plugin_killed_in_the_middle_of_add_leaves_nothing_that_del_does_not_end(mut stage: Stage) -> Outcome {
+    let (mut killed, mut wired, mut number) = (0, 0, 0);
+    while killed < TIMES {
+        number += 1;
+        let pod = stage.pod(&format!("web-{number}"))?;
+        killed += u32::from(stage.interrupt(Verb::Add, &pod)?);
+        // Every other DEL comes at once, while the daemon may still be at work for the ADD.
+        if number % 2 == 0 {
+            wired += stage.leases_of(&pod)?;
+        }
+        stage.runtime().del(&pod, None)?;
+        let left = stage.leases_of(&pod)?;
+        if left != 0 {
+            return Err(format!("ADD {number}: its lease is still there after DEL").into());
+        }
+    }
+    stage.expect_nothing(&[])?;
+    println!("ADD: {TIMES} of {number} plugins killed; of the {} looked at, {wired} were wired", number / 2);
+    Ok(())
+}
+
+fn a_plugin_killed_in_the_middle_of_del_leaves_nothing_that_the_next_del_does_not_end(mut stage: Stage) -> Outcome {
+    let (mut killed, mut wired, mut number) = (0, 0, 0);
+    while killed < TIMES {
+        number += 1;
+        let pod = stage.pod(&format!("web-{number}"))?;
+        let address = stage.runtime().add(&pod)?.ipv4().ok_or("no address")?;
+        stage.leases(&[(&pod, Belief::Up(vec![IpAddr::V4(address)]))])?;
+        killed += u32::from(stage.interrupt(Verb::Del, &pod)?);
+        if number % 2 == 0 {
+            wired += stage.leases_of(&pod)?;
+        }
+        stage.runtime().del(&pod, None)?;
+        let left = stage.leases_of(&pod)?;
+        if left != 0 {
+            return Err(format!("DEL {number}: the lease is still there after another DEL").into());
+        }
+    }
+    stage.expect_nothing(&[])?;
+    println!("DEL: {TIMES} of {number} plugins killed; of the {} looked at, {wired} were still wired", number / 2);
+    Ok(())
+}
+
+/// With the daemon away a DEL writes a file; killed at any moment of that, it leaves a whole one, a part of one, or none.
+fn a_plugin_killed_while_it_spools_leaves_nothing_that_the_next_del_does_not_end(mut stage: Stage) -> Outcome {
+    let (mut killed, mut times, mut whole, mut parts) = (0, 0, 0, 0);
+    while killed < TIMES {
+        let pods = (0..SPOOLING).map(|number| stage.pod(&format!("web-{number}"))).collect::<Result<Vec<_>, _>>()?;
+        for pod in &pods {
+            stage.runtime().add(pod)?;
+        }
+        stage.daemon = None;
+        for pod in &pods {
+            times += 1;
+            killed += u32::from(stage.interrupt(Verb::Del, pod)?);
+        }
+        let (spooled, begun) = stage.spool()?;
+        (whole, parts) = (whole + spooled, begun);
+        stage.daemon = Some(stage.node.start_daemon(&stage.config)?);
+        let doubtful: Vec<_> = pods.iter().map(|pod| (pod, Belief::InDoubt)).collect();
+        let left = stage.leases(&doubtful)?;
+        if left + spooled != pods.len() {
+            return Err(format!("{spooled} of {SPOOLING} DELs were spooled, and {left} pods are there").into());
+        }
+        for pod in &pods {
+            stage.runtime().del(pod, None)?;
+        }
+        stage.expect_nothing(&pods)?;
+    }
+    println!("DEL without a daemon: {killed} of {times} plugins killed, {whole} spooled, {parts} files begun and left");
+    Ok(())
+}
+
+fn an_add_whose_caller_died_leaves_nothing_that_del_does_not_end(stage: Stage) -> Outcome {
+    for number in 0..TIMES / 10 {
+        let pod = stage.pod(&format!("web-{number}"))?;
+        let ended =
+            stage.runtime().enter(|calls| Ok::<_, CallError>(calls.start(Verb::Add, &pod, None)?.abandon()))??;
+        if ended?.success() {
+            return Err("the plugin says that it has answered a dead caller".into());
+        }
+        stage.leases_of(&pod)?;
+        stage.runtime().del(&pod, None)?;
+        stage.expect_nothing(&[pod])?;
+    }
+    Ok(())
+}

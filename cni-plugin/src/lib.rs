@@ -9,7 +9,7 @@
 //! sendto, and without write. Reading the clock costs a prctl more, which says where the kernel's own clock code is; no
 //! memory is mapped.
 //!
-//! A DEL does not fail because the daemon is away: it goes to the [`spool`], and so does the cancellation of an ADD whose
+//! A DEL does not fail because the daemon is away: it goes to the spool (`spool.rs`), and so does the cancellation of an ADD whose
 //! answer did not come.
 //!
 //! Specification: CNI 1.1.0 (SPEC.md, sections 2 "Execution Protocol" and 5 "Result Types"), and the result formats

@@ -112,7 +112,7 @@ impl Scene<'_> {
             // Now and then it does not live to serve.
             while figures.kills < kills && rng.u8(..4) == 0 {
                 let early = self.node.spawn_daemon(self.daemon)?;
-                sleep_up_to(20, rng);
+                sleep_up_to(40, rng);
                 early.kill();
                 figures.kills += 1;
                 figures.early += 1;

@@ -39,7 +39,7 @@ pub struct Wish<'a> {
     pub started: Moment,
 }
 
-/// What came of [`Pool::assign`].
+/// What came of [`Pool::assign`](super::Pool::assign).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Assignment {
     /// The key holds these addresses from now on.
@@ -56,7 +56,7 @@ pub enum Assignment {
     Overtaken,
 }
 
-/// What came of [`Pool::adopt`].
+/// What came of [`Pool::adopt`](super::Pool::adopt).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Adoption {
     /// The lease is in the pool again.

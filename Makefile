@@ -1,7 +1,7 @@
 # Everything a developer does with Dotfour. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench deps deps-demo deps-test
+.PHONY: help build demo test bench race soak deps deps-demo deps-test deps-race
 
 CARGO ?= cargo
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -35,11 +35,21 @@ test: deps-test build ## run all tests, those with a real container runtime too
 bench: ## measure the hot path with criterion
 	$(CARGO) bench --locked -p dotfour-benches
 
+race: deps-race build ## time whole plugins in turn, and write the report into docs/
+	$(CARGO) build --release --locked -p dotfour-benches --bin race
+	@$(TARGET)/release/race --out docs
+
+soak: deps-test build ## run the long versions: a thousand kills, fuzz entries for ten minutes
+	$(CARGO) test --locked -p dotfour-e2e --test churn $(AS_ROOT) -- --ignored
+
 deps: ## install the Debian packages that are missing for demo and test
 	@scripts/install-deps
 
 deps-demo:
 	@scripts/install-deps demo
+
+deps-race:
+	@scripts/install-deps race
 
 deps-test:
 	@scripts/install-deps test

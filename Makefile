@@ -39,7 +39,7 @@ race: deps-race build ## time whole plugins in turn, and write the report into d
 	$(CARGO) build --release --locked -p dotfour-benches --bin race
 	@$(TARGET)/release/race --out docs
 
-soak: deps-test build ## run the long versions: a thousand kills, fuzz entries for ten minutes
+soak: deps-test build ## run the long versions: a thousand kills, each fuzz entry for a minute
 	$(CARGO) test --locked -p dotfour-e2e --test churn $(AS_ROOT) -- --ignored
 
 deps: ## install the Debian packages that are missing for demo and test

@@ -34,7 +34,7 @@ const FULL: Extent = Extent {
 };
 
 const QUICK: Extent = Extent {
-    rounds: 50,
+    rounds: 100,
     bursts: &[Size { pods: 100, callers: 16 }],
     repeats: 1,
     present: &[0, 250],

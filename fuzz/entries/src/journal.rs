@@ -1,8 +1,8 @@
 //! The journal: from any bytes to a pool that is right.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use dotfour_datapath::link::Link;
@@ -15,6 +15,7 @@ use dotfour_ipamd::pool::{Assignment, Families, Moment, Pool, PoolAddress, Rest,
 use dotfour_ipamd::wiring::names::keyed_host_link;
 use dotfour_ipamd::wiring::tag::Tag;
 use dotfour_protocol::AttachmentKey;
+use ipnet::IpNet;
 
 const NIC: u32 = 2;
 const REST: Rest = Rest { cooldown: Duration::from_secs(30), floor: Duration::from_secs(5) };
@@ -78,26 +79,25 @@ fn identity() -> Identity {
 }
 
 /// A pool with the source's view and nothing else.
-fn fresh() -> Pool {
-    let subnet = Ipv4Addr::new(10, 240, 0, 0);
+static FRESH: LazyLock<Pool> = LazyLock::new(|| {
     let addresses = (4..4 + ADDRESSES).flat_map(|n| {
-        let v4 = IpAddr::from(Ipv4Addr::new(10, 240, 0, n));
-        [v4, Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n.into()).into()]
+        let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n.into());
+        [(IpAddr::from([10, 240, 0, n]), 16), (v6.into(), 64)]
     });
     let view: Vec<PoolAddress> = addresses
-        .map(|address| PoolAddress { address, subnet: ipnet::Ipv4Net::new_assert(subnet, 16).into(), nic: NIC })
+        .map(|(address, prefix)| PoolAddress { address, subnet: IpNet::new_assert(address, prefix).trunc(), nic: NIC })
         .collect();
     let mut pool = Pool::new(REST);
     pool.apply_view(&view);
     pool
-}
+});
 
 /// Restores a pool, looks whether it is right, starts the daemon once more from what it would have written, and uses the
 /// pool up.
 fn recover(remembered: &Remembered) {
     let replayed = replay(&remembered.records);
     let found = find(&links(&replayed));
-    let mut pool = fresh();
+    let mut pool = FRESH.clone();
     let restored = restore(&mut pool, &found, remembered, NIC, NOW);
     assert_eq!(restored.pods, pool.leases().count());
     check(&pool);
@@ -162,7 +162,7 @@ fn started_again_it_is_the_same(pool: &Pool, found: &Found) {
     let contents = read(&snapshot(pool));
     assert_eq!((contents.unknown, contents.damage), (0, None));
     let remembered = Remembered { records: contents.records, ..Remembered::default() };
-    let mut again = fresh();
+    let mut again = FRESH.clone();
     let restored = restore(&mut again, found, &remembered, NIC, NOW);
     assert!(restored.collected.is_empty(), "{:?}", restored.collected);
     check(&again);
@@ -191,14 +191,11 @@ fn use_up(mut pool: Pool) {
                     assert!(*since + REST.floor <= NOW, "lent after {:?}", NOW - *since);
                 }
             }
-            Assignment::Exhausted(_) => {
-                check(&pool);
-                return;
-            }
+            Assignment::Exhausted(_) => break,
             // The journal may know these keys as well.
             Assignment::Existing(_) | Assignment::Overtaken => {}
             other => assert_eq!(other, Assignment::Overtaken, "nothing was asked for"),
         }
-        check(&pool);
     }
+    check(&pool);
 }

@@ -5,7 +5,8 @@
 //! one that is turned away at the door. An entry changes nothing outside of itself and needs no daemon.
 //!
 //! They are run in two ways: from the seeds in `fuzz/corpus`, changed at random, by `tests/short_run.rs` on every
-//! toolchain; and with coverage as the guide by cargo-fuzz, from `fuzz/fuzz_targets`.
+//! toolchain; and with coverage as the guide by cargo-fuzz, from `fuzz/fuzz_targets`. On a stable toolchain, from the
+//! project's directory: `RUSTC_BOOTSTRAP=1 cargo fuzz run wireserver`.
 
 #![allow(clippy::expect_used, reason = "a panic is how an entry reports")]
 

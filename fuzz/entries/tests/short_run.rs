@@ -15,7 +15,7 @@ use dotfour_fuzz_entries::{Entry, TARGETS};
 use fastrand::Rng;
 
 /// How many changed inputs each target gets, unless a time is set.
-const EXECUTIONS: u64 = 40_000;
+const EXECUTIONS: u64 = 20_000;
 /// The longest input made, in bytes.
 const LONGEST: usize = 8 * 1024;
 /// How many inputs are kept to be changed further.

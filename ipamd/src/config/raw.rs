@@ -200,7 +200,7 @@ fn range(text: &str) -> Result<AddressRange, String> {
 }
 
 fn absolute(key: &str, path: PathBuf) -> Result<PathBuf, String> {
-    if path.is_absolute() { Ok(path) } else { Err(format!("{key}: {} is not an absolute path", path.display())) }
+    if path.is_absolute() { Ok(path) } else { Err(format!("{key}: {path:?} is not an absolute path")) }
 }
 
 fn duration(key: &str, text: Option<&str>, default: Duration) -> Result<Duration, String> {

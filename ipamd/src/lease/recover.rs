@@ -156,6 +156,10 @@ fn adopt(pool: &mut Pool, key: &Arc<AttachmentKey>, lease: Lease, nic: u32, rest
                 .push(format!("{key} uses {}, which the source does not report; kept until its DEL", listed()));
         }
         Adoption::Conflict(owner) => {
+            // Its other address, if it has one, is in use as well; the owner's is not touched by this.
+            for address in addresses.iter() {
+                pool.quarantine(address, format!("on a link of {key}, which has no lease"));
+            }
             restored.findings.push(format!("{key} claims {}, which is {owner}'s; its link is left alone", listed()));
         }
         Adoption::SecondLease(_) => {

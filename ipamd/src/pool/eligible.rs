@@ -43,12 +43,14 @@ pub enum ExclusionReason {
 pub fn eligible(nic: &NicView, index: u32) -> (Vec<PoolAddress>, Vec<Exclusion>) {
     let mut pool = Vec::new();
     let mut excluded = Vec::new();
+    // Of every subnet: whatever a document says elsewhere, the node's own address is no pod's.
+    let primaries: Vec<IpAddr> = nic.subnets.iter().flat_map(|subnet| &subnet.primaries).copied().collect();
     for subnet in &nic.subnets {
         for &address in &subnet.primaries {
             excluded.push(Exclusion { address, reason: ExclusionReason::Primary });
         }
         for &address in &subnet.secondaries {
-            match exclusion(subnet.prefix, address, &subnet.primaries) {
+            match exclusion(subnet.prefix, address, &primaries) {
                 None => pool.push(PoolAddress { address, subnet: subnet.prefix, nic: index }),
                 Some(reason) => excluded.push(Exclusion { address, reason }),
             }

@@ -30,7 +30,7 @@ demo: deps-demo build ## show pods on two nodes of a virtual VNet; all of it is 
 test: deps-test build ## run all tests, those with a real container runtime too
 	$(CARGO) test --locked $(IN_SANDBOX) --workspace --exclude dotfour --exclude dotfour-e2e
 	$(CARGO) test --locked -p dotfour
-	$(CARGO) test --locked -p dotfour-e2e $(AS_ROOT)
+	$(CARGO) test --locked -p dotfour-e2e --lib --test containerd --test views --test churn $(AS_ROOT)
 
 bench: ## measure the hot path with criterion
 	$(CARGO) bench --locked -p dotfour-benches

@@ -15,7 +15,7 @@ const RIG: &str = env!("CARGO_BIN_EXE_dotfour-rig");
 /// These tests may themselves be run in a sandbox. `up` is to make one of its own all the same, as if this were not set.
 const INHERITED: &str = "DOTFOUR_RIG_SANDBOX";
 /// Killing processes and dismantling namespaces takes milliseconds.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 fn sandbox(command: &[&str]) -> Command {
     let mut rig = Command::new(RIG);
@@ -241,7 +241,14 @@ fn an_ordinary_user_gets_a_whole_vnet() {
         command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
     }
     // Otherwise whoever runs this is an ordinary user, or has been made root of a user namespace by one.
-    let up = command.args([RIG, "up", "--", "sh", "-c", script]).output().unwrap();
+    // A copy where everybody may go: the checkout may be in a directory for its owner alone.
+    let directory = std::env::temp_dir().join(format!("dotfour-rig-test-{}", std::process::id()));
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let rig = directory.join("dotfour-rig");
+    fs::copy(RIG, &rig).unwrap();
+    let up = command.arg(&rig).args(["up", "--", "sh", "-c", script]).current_dir("/").output().unwrap();
+    fs::remove_dir_all(&directory).unwrap();
     assert!(up.status.success(), "{}{}", text(&up.stdout), text(&up.stderr));
     let owner =
         text(&up.stdout).lines().find_map(|line| line.trim().strip_prefix("0 ").map(str::trim).map(str::to_owned));

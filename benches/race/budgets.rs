@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::burst::Size;
 use crate::contestant::{DOTFOUR, FLOOR, PTP};
-use crate::results::{Results, VERBS, growth};
+use crate::results::{Results, VERBS};
 use crate::samples::ratio;
 use crate::table::Table;
 
@@ -61,7 +61,7 @@ pub(crate) fn table(results: &Results) -> Table {
         );
     }
     if let (Some((_, add)), Some(most)) = (VERBS.first(), results.crowds.last()) {
-        let grown = growth(&results.medians_by_crowd(DOTFOUR, *add));
+        let grown = results.growth(DOTFOUR, *add);
         line(&format!("ADD with {} pods there, in times of none", most.present), Budget::AtMost(1.2), grown);
     }
     table

@@ -1,13 +1,11 @@
 //! One call of one contestant.
 
-use std::io;
-
 use dotfour_rig::runtime::{Answer, CallError, Calls};
 use dotfour_rig::{Pod, Runtime};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
 use crate::contestant::{Contestant, Kind};
+use crate::descriptors;
 use crate::error::RaceError;
 use crate::floor::{Kernel, Shared, WiredPod};
 use crate::samples::Sample;
@@ -36,7 +34,7 @@ impl<'a> Caller<'a> {
     ) -> Result<T, RaceError> {
         Runtime::new(&contestant.node, &contestant.network)
             .enter(|calls| {
-                leave_descriptors_behind().map_err(RaceError::system("close inherited descriptors"))?;
+                descriptors::leave_behind().map_err(RaceError::system("close inherited descriptors"))?;
                 let kernel = (contestant.kind == Kind::Floor)
                     .then(|| Kernel::open(shared, contestant.node.address()))
                     .transpose()?;
@@ -83,45 +81,5 @@ impl<'a> Caller<'a> {
 
     fn failed(&self, source: CallError) -> RaceError {
         RaceError::Call { name: self.contestant.name, source }
-    }
-}
-
-/// Gives the calling thread a table of descriptors of its own, with nothing in it but the standard three. A new process
-/// starts with a copy of its parent's table and closes it one by one: with the sandboxes of a thousand pods held open
-/// here, that would be half a millisecond on everybody's time.
-///
-/// What the thread owned before is no longer open on it; what it is lent by others it can use by path only.
-fn leave_descriptors_behind() -> io::Result<()> {
-    unshare(CloneFlags::CLONE_FILES)?;
-    let open: Vec<i32> = std::fs::read_dir("/proc/thread-self/fd")?
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|descriptor| *descriptor > 2)
-        .collect();
-    for descriptor in open {
-        // The listing's own is closed already.
-        let _ = nix::unistd::close(descriptor);
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs::File;
-    use std::io::Read as _;
-
-    use super::*;
-
-    #[test]
-    fn descriptors_are_left_behind_and_stay_open_for_others() {
-        let mut kept = File::open("/proc/self/stat").unwrap();
-        let open = || std::fs::read_dir("/proc/thread-self/fd").unwrap().count();
-        let counted = std::thread::spawn(move || {
-            leave_descriptors_behind().unwrap();
-            open()
-        });
-        // The standard three, and the listing's own.
-        assert!(counted.join().unwrap() <= 4);
-        assert!(kept.read_to_string(&mut String::new()).unwrap() > 0);
     }
 }

@@ -1,11 +1,13 @@
 //! Who takes part: one table, and a node for each, so that nobody's links are in another's way.
 
 use std::path::Path;
+use std::time::Duration;
 
 use dotfour_rig::daemon::socket_path;
 use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Vnet, VnetConfig};
 use serde_json::json;
 
+use crate::cpu;
 use crate::error::RaceError;
 use crate::options::{Options, Other};
 use crate::programs::{GLIBC, NoOp, SMALLEST};
@@ -106,35 +108,27 @@ pub(crate) struct Contestant {
 
 /// Everybody who takes part, on one VNet.
 #[derive(Debug)]
-pub(crate) struct Field {
+pub(crate) struct Field<'o> {
     /// In the order of the tables.
     pub(crate) contestants: Vec<Contestant>,
+    options: &'o Options,
     // Dropped after the nodes on it.
-    _vnet: Vnet,
+    vnet: Vnet,
 }
 
-impl Field {
+impl<'o> Field<'o> {
     /// Builds a node for everybody, and starts what has to run before the first call.
-    pub(crate) fn build(place: &Place, options: &Options) -> Result<Self, RaceError> {
+    pub(crate) fn build(place: &Place, options: &'o Options) -> Result<Self, RaceError> {
         let subnet = ipnet::Ipv4Net::new_assert([10, 240, 0, 0].into(), 16);
         let vnet = Vnet::build(VnetConfig { subnet, place: place.clone() })?;
-        let mut contestants = Vec::new();
+        let mut field = Field { contestants: Vec::new(), options, vnet };
         for entry in &TABLE {
-            let node = node(&vnet, contestants.len())?;
-            let (network, daemon) = entry.program.set_up(&node, options)?;
-            contestants.push(Contestant {
-                name: entry.name,
-                about: entry.about.to_owned(),
-                kind: entry.kind,
-                network,
-                daemon: daemon.as_ref().map(Daemon::pid),
-                node,
-                _daemon: daemon,
-            });
+            let contestant = field.enter(entry, entry.name)?;
+            field.contestants.push(contestant);
         }
         for other in &options.others {
-            let node = node(&vnet, contestants.len())?;
-            contestants.push(Contestant {
+            let node = field.node(&other.name)?;
+            field.contestants.push(Contestant {
                 // As long-lived as the program; there are a handful.
                 name: Box::leak(other.name.clone().into_boxed_str()),
                 about: format!("{}, from the command line", other.conflist.display()),
@@ -145,17 +139,44 @@ impl Field {
                 _daemon: None,
             });
         }
-        Ok(Field { contestants, _vnet: vnet })
+        Ok(field)
+    }
+
+    /// One of the table once more, on a node of its own, with a daemon of its own. `None` if the table has no such name.
+    pub(crate) fn another(&self, name: &str, suffix: &str) -> Result<Option<Contestant>, RaceError> {
+        let entry = TABLE.iter().find(|entry| entry.name == name);
+        entry.map(|entry| self.enter(entry, &format!("{name}-{suffix}"))).transpose()
+    }
+
+    fn enter(&self, entry: &Entry, node: &str) -> Result<Contestant, RaceError> {
+        let node = self.node(node)?;
+        let (network, daemon) = entry.program.set_up(&node, self.options)?;
+        Ok(Contestant {
+            name: entry.name,
+            about: entry.about.to_owned(),
+            kind: entry.kind,
+            network,
+            daemon: daemon.as_ref().map(Daemon::pid),
+            node,
+            _daemon: daemon,
+        })
+    }
+
+    /// A node named after who is on it.
+    fn node(&self, name: &str) -> Result<Node, RaceError> {
+        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        Ok(self.vnet.add_node(&NodeConfig::new(format!("on-{name}"), 0))?)
+    }
+
+    /// Processor time of the contestants' daemons so far.
+    pub(crate) fn cpu_of_daemons(&self) -> Duration {
+        self.contestants.iter().filter_map(|contestant| contestant.daemon).map(cpu::of_process).sum()
     }
 
     /// Those of the contestants that do what is asked for.
     pub(crate) fn those(&self, wanted: impl Fn(&Contestant) -> bool) -> Vec<&Contestant> {
         self.contestants.iter().filter(|contestant| wanted(contestant)).collect()
     }
-}
-
-fn node(vnet: &Vnet, number: usize) -> Result<Node, RaceError> {
-    Ok(vnet.add_node(&NodeConfig::new(format!("node-{}", number + 1), 0))?)
 }
 
 impl Program {

@@ -10,7 +10,16 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Processor time of all children this process has reaped, and of those that they have reaped.
 pub(crate) fn of_children() -> Duration {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Duration::ZERO };
+    of(UsageWho::RUSAGE_CHILDREN)
+}
+
+/// Processor time of this process.
+pub(crate) fn of_this_process() -> Duration {
+    of(UsageWho::RUSAGE_SELF)
+}
+
+fn of(whom: UsageWho) -> Duration {
+    let Ok(usage) = getrusage(whom) else { return Duration::ZERO };
     duration(usage.user_time()) + duration(usage.system_time())
 }
 

@@ -2,8 +2,8 @@
 //!
 //! - [`options`] is the command line, [`machine`] says where the race was run, [`programs`] compiles the no-ops.
 //! - [`contestant`] is the table of who takes part, [`floor`] the bare kernel work that nobody can do without.
-//! - [`caller`] makes one timed call, [`cpu`] says what it cost in processor time, [`settle`] waits until nothing of it
-//!   goes on behind.
+//! - [`caller`] makes one timed call, with [`descriptors`] of its own; [`cpu`] says what it cost in processor time, and
+//!   [`settle`] waits until nothing of it goes on behind.
 //! - [`in_turn`] and [`burst`] are the two ways to race; [`programme`] says which races are run.
 //! - [`samples`] is many timed calls in a few numbers; [`results`] makes [`table`]s of them, [`budgets`] judges them,
 //!   [`page`] and [`svg`] write them down.
@@ -21,6 +21,7 @@ mod burst;
 mod caller;
 mod contestant;
 mod cpu;
+mod descriptors;
 mod error;
 mod floor;
 mod in_turn;
@@ -66,12 +67,16 @@ fn main() -> ExitCode {
 fn race(place: &Place, options: &Options) -> Result<(), RaceError> {
     let machine = Machine::here();
     println!("\n  {machine}");
+    descriptors::allow_many();
     let field = Field::build(place, options)?;
-    let results = programme::run(&field, options.quick)?;
+    let mut results = programme::run(&field, options.quick)?;
+    let taken = machine.taken_by_others(cpu::of_this_process() + cpu::of_children() + field.cpu_of_daemons());
+    results.beside = format!("{taken} % of its processors' time went to others, the kernel's own threads among them");
     for table in results.tables() {
         println!("\n{}", table.text());
     }
     println!("\n{}", budgets::table(&results).text());
+    println!("\n  Meanwhile {}.", results.beside);
     if let Some(directory) = &options.out {
         let written = page::write(directory, &machine, &results)?;
         println!("\n  written: {}", written.join(" and "));

@@ -33,11 +33,11 @@ fn text(machine: &Machine, results: &Results) -> String {
     format!(
         "# The race\n\n\
         Whole CNI plugins, timed as a container runtime calls them. Written by `{}`; `make race` does it anew.\n\n\
-        {machine}; load of the minute before: {}.\n\n\
+        {machine}. Meanwhile {}.\n\n\
         ![Distributions of the times, rates of bursts, and times with pods already there]({PICTURE})\n\n\
         {who}\n{HOW}\n{}",
         command(),
-        machine.load(),
+        results.beside,
         tables.join("\n")
     )
 }

@@ -30,7 +30,7 @@ const FULL: Extent = Extent {
     ],
     repeats: 2,
     present: &[0, 250, 1_000],
-    rounds_present: 60,
+    rounds_present: 40,
 };
 
 const QUICK: Extent = Extent {
@@ -41,8 +41,11 @@ const QUICK: Extent = Extent {
     rounds_present: 20,
 };
 
+/// Who is raced with pods already there.
+const AMONG_PODS: [&str; 3] = [FLOOR, DOTFOUR, PTP];
+
 /// Runs the races, saying on standard error what is under way.
-pub(crate) fn run(field: &Field, quick: bool) -> Result<Results, RaceError> {
+pub(crate) fn run(field: &Field<'_>, quick: bool) -> Result<Results, RaceError> {
     let extent = if quick { QUICK } else { FULL };
     let shared = Shared::default();
     let mut results = Results::new(extent.rounds, extent.rounds_present, field.contestants.iter().map(entrant));
@@ -70,21 +73,33 @@ pub(crate) fn run(field: &Field, quick: bool) -> Result<Results, RaceError> {
         results.bursts.push((*size, wiring.iter().map(|contestant| contestant.name).zip(sums).collect()));
     }
 
-    // Last, because its pods stay until the sandbox ends.
-    let among = field.those(|contestant| [FLOOR, DOTFOUR, PTP].contains(&contestant.name));
-    let mut stay = Vec::new();
-    let mut there = 0;
-    for present in extent.present {
-        eprintln!("  with {present} pods already there …");
-        for contestant in &among {
-            stay.push(burst::fill(contestant, &shared, present - there)?);
-        }
-        there = *present;
-        let laps = in_turn::race(&among, &shared, extent.rounds_present)?;
-        let laps = among.iter().map(|contestant| contestant.name).zip(laps).collect();
-        results.crowds.push(Crowd { present: *present, laps });
-    }
+    results.crowds = crowds(field, &shared, &extent)?;
     Ok(results)
+}
+
+/// Races nodes that have no pods yet against nodes that have many, all in turn. Last, because the pods stay until the
+/// sandbox ends.
+fn crowds(field: &Field<'_>, shared: &Shared, extent: &Extent) -> Result<Vec<Crowd>, RaceError> {
+    let (mut places, mut contestants, mut stay) = (Vec::new(), Vec::new(), Vec::new());
+    for present in extent.present {
+        eprintln!("  {present} pods on each of {} nodes …", AMONG_PODS.len());
+        for name in AMONG_PODS {
+            let Some(contestant) = field.another(name, &present.to_string())? else { continue };
+            stay.push(burst::fill(&contestant, shared, *present)?);
+            places.push((*present, name));
+            contestants.push(contestant);
+        }
+    }
+    eprintln!("  {} rounds of these {} in turn …", extent.rounds_present, contestants.len());
+    let laps = in_turn::race(&contestants.iter().collect::<Vec<_>>(), shared, extent.rounds_present)?;
+    let mut crowds: Vec<Crowd> =
+        extent.present.iter().map(|present| Crowd { present: *present, laps: Vec::new() }).collect();
+    for ((present, name), laps) in places.into_iter().zip(laps) {
+        if let Some(crowd) = crowds.iter_mut().find(|crowd| crowd.present == present) {
+            crowd.laps.push((name, laps));
+        }
+    }
+    Ok(crowds)
 }
 
 fn entrant(contestant: &Contestant) -> Entrant {

@@ -28,6 +28,12 @@ pub(crate) struct Crowd {
     pub(crate) laps: Vec<(&'static str, Laps)>,
 }
 
+impl Crowd {
+    fn of(&self, name: &str) -> Option<&Laps> {
+        self.laps.iter().find(|(other, _)| *other == name).map(|(_, laps)| laps)
+    }
+}
+
 /// Everything.
 #[derive(Debug)]
 pub(crate) struct Results {
@@ -42,6 +48,8 @@ pub(crate) struct Results {
     pub(crate) bursts: Vec<(Size, Vec<(&'static str, Burst)>)>,
     /// With pods already there.
     pub(crate) crowds: Vec<Crowd>,
+    /// What went on beside the race, as the rest of a sentence.
+    pub(crate) beside: String,
 }
 
 /// Either verb's part of something.
@@ -54,7 +62,15 @@ impl Results {
     /// Nothing yet.
     pub(crate) fn new(rounds: usize, rounds_present: usize, entrants: impl Iterator<Item = Entrant>) -> Self {
         let entrants = entrants.collect();
-        Results { rounds, rounds_present, entrants, alone: Vec::new(), bursts: Vec::new(), crowds: Vec::new() }
+        Results {
+            rounds,
+            rounds_present,
+            entrants,
+            alone: Vec::new(),
+            bursts: Vec::new(),
+            crowds: Vec::new(),
+            beside: String::new(),
+        }
     }
 
     /// Who took part, with their laps.
@@ -134,9 +150,8 @@ impl Results {
         for name in names {
             let mut cells = vec![name.to_owned()];
             for (_, part) in VERBS {
-                let medians = self.medians_by_crowd(name, part);
-                cells.extend(medians.iter().map(|(_, median)| milliseconds(*median)));
-                cells.push(ratio(growth(&medians)));
+                cells.extend(self.medians_by_crowd(name, part).iter().map(|(_, median)| milliseconds(*median)));
+                cells.push(ratio(self.growth(name, part)));
             }
             table.row(cells);
         }
@@ -145,19 +160,16 @@ impl Results {
 
     /// A contestant's median for each number of pods already there.
     pub(crate) fn medians_by_crowd(&self, name: &str, part: Part<Laps, Samples>) -> Vec<(usize, Duration)> {
-        let of = |crowd: &Crowd| {
-            let (_, laps) = crowd.laps.iter().find(|(other, _)| *other == name)?;
-            Some((crowd.present, part(laps).median()))
-        };
-        self.crowds.iter().filter_map(of).collect()
+        self.crowds.iter().filter_map(|crowd| Some((crowd.present, part(crowd.of(name)?).median()))).collect()
     }
-}
 
-/// The last time in times of the first.
-pub(crate) fn growth(medians: &[(usize, Duration)]) -> f64 {
-    match (medians.first(), medians.last()) {
-        (Some((_, first)), Some((_, last))) if !first.is_zero() => last.as_secs_f64() / first.as_secs_f64(),
-        _ => f64::NAN,
+    /// How many times as long a contestant takes on the fullest node as on the emptiest.
+    pub(crate) fn growth(&self, name: &str, part: Part<Laps, Samples>) -> f64 {
+        let ends = [self.crowds.first(), self.crowds.last()].map(|crowd| crowd.and_then(|crowd| crowd.of(name)));
+        match ends {
+            [Some(first), Some(last)] => part(last).times_as_long_as(part(first)),
+            _ => f64::NAN,
+        }
     }
 }
 

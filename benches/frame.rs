@@ -15,7 +15,7 @@ use dotfour_protocol::{Add, Attachment, AttachmentKey, Call, PodAddress, PodName
 fn frame(c: &mut Criterion) {
     let key = AttachmentKey { network: "azure".into(), container_id: "c".repeat(64), ifname: "eth0".into() };
     let pod = Some(PodName { namespace: "default".into(), name: "web-6d4cf56db6-x7k2p".into() });
-    let request = Request::new(Call::Add(Add { key, pod, started_ns: Some(1_234_567_890_123) }));
+    let request = Request::new(Call::Add(Add { key, pod, started_ns: Some(1_234_567_890_123), asked: Vec::new() }));
     let reply = Reply::Attached(Attachment {
         host_ifname: "azv0d7763386da".into(),
         host_mac: "aa:aa:aa:aa:aa:aa".into(),

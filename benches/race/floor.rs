@@ -74,8 +74,8 @@ impl<'s> Kernel<'s> {
         };
         let host_link = keyed_host_link(&key);
         let plan = PodPlan { tag: Tag { key, addresses }, host_link, mtu: 1500, node_address: self.node_address };
-        let (wired, sample) = timed(|| self.wirer.wire(&plan, netns.as_fd()));
-        Ok((WiredPod { addresses, link: wired?.link }, sample))
+        let (wired, sample) = timed(|| self.wirer.wire(&plan, netns.as_fd(), |_, _| {}));
+        Ok((WiredPod { addresses, link: wired? }, sample))
     }
 
     /// Takes a pod off the network.

@@ -6,6 +6,7 @@ use core::fmt::{self, Write};
 
 use dotfour_protocol::{Cause, Failure, PodName};
 
+use crate::asked::Asked;
 use crate::netconf::is_identifier;
 use crate::quoted::Quoted;
 
@@ -41,6 +42,8 @@ pub struct AddVariables<'a> {
     pub netns: &'a str,
     /// `K8S_POD_NAMESPACE` and `K8S_POD_NAME` of `CNI_ARGS`.
     pub pod: Option<PodName>,
+    /// `IP` of `CNI_ARGS`, one or several with commas between them.
+    pub asked: Asked,
 }
 
 /// What DEL needs of the environment. Neither the namespace, which may be gone, nor `CNI_ARGS`: the attachment is
@@ -107,12 +110,12 @@ impl<'a> Environment<'a> {
         let container_id = faults.check(&CONTAINER_ID, self.container_id);
         let ifname = faults.check(&IFNAME, self.ifname);
         let netns = faults.check(&NETNS, self.netns);
-        let pod = pod_name(self.args.unwrap_or_default()).unwrap_or_else(|fault| {
+        let Args { pod, asked } = Args::read(self.args.unwrap_or_default()).unwrap_or_else(|fault| {
             faults.add(format_args!("CNI_ARGS {fault}"));
-            None
+            Args::default()
         });
         faults.finish()?;
-        Ok(AddVariables { container_id, ifname, netns, pod })
+        Ok(AddVariables { container_id, ifname, netns, pod, asked })
     }
 
     /// What DEL needs.
@@ -159,24 +162,36 @@ fn is_ifname(name: &str) -> bool {
     name.len() <= 15 && name != "." && name != ".." && !name.as_bytes().iter().any(forbidden)
 }
 
-/// The pod's name out of `CNI_ARGS` (`KEY=value;KEY=value`), the rest of which is for others. An empty pair, as a
-/// semicolon at the end leaves one, says nothing and is no fault. Errs with the rest of a sentence about `CNI_ARGS`.
-fn pod_name(args: &[u8]) -> Result<Option<PodName>, String> {
-    let args = core::str::from_utf8(args).map_err(|_| String::from("is not UTF-8"))?;
-    let (mut namespace, mut name) = ("", "");
-    for pair in args.split(';').filter(|pair| !pair.is_empty()) {
-        match pair.split_once('=') {
-            None | Some(("", _)) => return Err(format!("has {}, which is not KEY=value", Quoted(pair))),
-            Some(("K8S_POD_NAMESPACE", value)) => namespace = value,
-            Some(("K8S_POD_NAME", value)) => name = value,
-            Some(_) => {}
+/// What counts of `CNI_ARGS` (`KEY=value;KEY=value`), the rest of which is for others.
+#[derive(Default)]
+struct Args {
+    pod: Option<PodName>,
+    asked: Asked,
+}
+
+impl Args {
+    /// An empty pair, as a semicolon at the end leaves one, says nothing and is no fault. Errs with the rest of a sentence
+    /// about `CNI_ARGS`.
+    fn read(args: &[u8]) -> Result<Self, String> {
+        let args = core::str::from_utf8(args).map_err(|_| String::from("is not UTF-8"))?;
+        let (mut namespace, mut name, mut asked) = ("", "", Asked::default());
+        for pair in args.split(';').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                None | Some(("", _)) => return Err(format!("has {}, which is not KEY=value", Quoted(pair))),
+                Some(("K8S_POD_NAMESPACE", value)) => namespace = value,
+                Some(("K8S_POD_NAME", value)) => name = value,
+                Some(("IP", "")) => {}
+                Some(("IP", value)) => value.split(',').try_for_each(|address| asked.push(address))?,
+                Some(_) => {}
+            }
         }
-    }
-    match (namespace, name) {
-        ("", "") => Ok(None),
-        ("", _) => Err(String::from("has K8S_POD_NAME without K8S_POD_NAMESPACE")),
-        (_, "") => Err(String::from("has K8S_POD_NAMESPACE without K8S_POD_NAME")),
-        (namespace, name) => Ok(Some(PodName { namespace: namespace.into(), name: name.into() })),
+        let pod = match (namespace, name) {
+            ("", "") => None,
+            ("", _) => return Err(String::from("has K8S_POD_NAME without K8S_POD_NAMESPACE")),
+            (_, "") => return Err(String::from("has K8S_POD_NAMESPACE without K8S_POD_NAME")),
+            (namespace, name) => Some(PodName { namespace: namespace.into(), name: name.into() }),
+        };
+        Ok(Args { pod, asked })
     }
 }
 
@@ -207,12 +222,18 @@ impl Faults {
         if self.0.is_empty() {
             return Ok(());
         }
-        Err(Failure::new(
-            Cause::InvalidEnvironment,
-            self.0,
-            "the container runtime sets these variables: check what calls the plugin",
-        ))
+        Err(invalid(self.0))
     }
+}
+
+/// The failure of an ADD whose `CNI_ARGS` ask for other addresses than its configuration does.
+pub(crate) fn conflicting_addresses(fault: String) -> Failure {
+    invalid(format!("CNI_ARGS, with the network configuration's ips, {fault}"))
+}
+
+fn invalid(message: String) -> Failure {
+    let next_step = "the container runtime sets these variables: check what calls the plugin";
+    Failure::new(Cause::InvalidEnvironment, message, next_step)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@
 extern crate alloc;
 
 pub mod answer;
+pub mod asked;
 pub mod call;
 pub mod environment;
 mod members;
@@ -84,9 +85,12 @@ fn add(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> 
     let started_ns = spool::now_ns();
     let variables = environment.for_add()?;
     let config = NetConf::parse(input)?;
+    let mut asked = config.asked()?;
+    asked.unite(&variables.asked).map_err(environment::conflicting_addresses)?;
     let namespace = call::open_namespace(variables.netns)?;
     let key = key_of(&config, variables.container_id, variables.ifname);
-    let request = Request::new(Call::Add(Add { key, pod: variables.pod, started_ns: Some(started_ns) }));
+    let add = Add { key, pod: variables.pod, started_ns: Some(started_ns), asked: asked.into_addresses() };
+    let request = Request::new(Call::Add(add));
     let lost = match call::call(&config.socket, &request, Some(&namespace), call::ADD_DEADLINE) {
         Ok(Answer::Attached(attachment)) => {
             return result::attached(config.version, &attachment, variables.ifname, variables.netns, config.dns);

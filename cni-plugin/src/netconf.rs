@@ -8,7 +8,8 @@ use core::fmt::Write;
 use dotfour_protocol::{Cause, DEFAULT_SOCKET, Failure, SPOOL_NAME};
 use serde_json::value::RawValue;
 
-use crate::members::{Value, members};
+use crate::asked::Asked;
+use crate::members::{Each, Value, members};
 use crate::quoted::Quoted;
 use crate::version::CniVersion;
 
@@ -28,6 +29,8 @@ pub struct NetConf<'a> {
     pub spool: Option<Cow<'a, str>>,
     /// The object that goes into the result as it is.
     pub dns: Option<&'a RawValue>,
+    /// `runtimeConfig` and `args`. Only ADD looks into them: no fault of theirs may keep a DEL from its work.
+    wishes: [Option<&'a RawValue>; 2],
 }
 
 impl<'a> NetConf<'a> {
@@ -39,7 +42,7 @@ impl<'a> NetConf<'a> {
     pub fn parse(input: &'a [u8]) -> Result<Self, Failure> {
         let mut conf = Members::default();
         members(input, &mut |member| conf.take(member)).map_err(invalid_json)?;
-        let Members { version, name, socket, spool, dns } = conf;
+        let Members { version, name, socket, spool, dns, wishes } = conf;
         let version = CniVersion::from_name(version.as_deref().unwrap_or(CniVersion::UNNAMED))
             .ok_or_else(|| incompatible(version.as_deref()))?;
         let name = name.unwrap_or_default();
@@ -62,7 +65,32 @@ impl<'a> NetConf<'a> {
         {
             return Err(invalid(format!("spoolDir {} must be an absolute path", Quoted(spool))));
         }
-        Ok(NetConf { version, name, socket, spool, dns })
+        Ok(NetConf { version, name, socket, spool, dns, wishes })
+    }
+
+    /// The addresses that the configuration asks for: `runtimeConfig.ips` and `args.cni.ips`.
+    ///
+    /// # Errors
+    /// `invalid-network-config` if they are no list of addresses, or two of one family.
+    pub fn asked(&self) -> Result<Asked, Failure> {
+        let mut asked = Asked::default();
+        let [runtime_config, args] = self.wishes;
+        let mut ips = |inside: Value<'_, 'a>, place: &str| match inside.name {
+            "ips" => inside.elements(&mut |ip| match ip.text()? {
+                Some(text) => asked.push(&text).map_err(|fault| format!("{place} {fault}")),
+                None => Ok(()),
+            }),
+            _ => Ok(()),
+        };
+        named("runtimeConfig", runtime_config, &mut |inside| ips(inside, "runtimeConfig.ips"))
+            .and_then(|()| {
+                named("args", args, &mut |args| match args.name {
+                    "cni" => args.members(&mut |inside| ips(inside, "args.cni.ips")),
+                    _ => Ok(()),
+                })
+            })
+            .map_err(invalid)?;
+        Ok(asked)
     }
 
     /// Where a DEL goes that finds no daemon: the directory configured, or the one beside the socket, as the daemon
@@ -86,6 +114,7 @@ struct Members<'a> {
     socket: Option<Cow<'a, str>>,
     spool: Option<Cow<'a, str>>,
     dns: Option<&'a RawValue>,
+    wishes: [Option<&'a RawValue>; 2],
 }
 
 impl<'a> Members<'a> {
@@ -95,6 +124,8 @@ impl<'a> Members<'a> {
             "name" => self.name = member.text()?,
             "socket" => self.socket = member.text()?,
             "dns" => self.dns = dns(member)?,
+            "runtimeConfig" => self.wishes[0] = Some(member.raw),
+            "args" => self.wishes[1] = Some(member.raw),
             "spoolDir" => self.spool = member.text()?,
             // The runtime has used it to find the program.
             "type" => drop(member.text()?),
@@ -102,6 +133,11 @@ impl<'a> Members<'a> {
         }
         Ok(())
     }
+}
+
+/// The members of an object that may be absent.
+fn named<'a>(name: &str, raw: Option<&'a RawValue>, each: Each<'_, 'a>) -> Result<(), String> {
+    raw.map_or(Ok(()), |raw| Value { name, raw }.members(each))
 }
 
 /// `dns`, if it is what a result may have there (SPEC.md 1.1.0, "dns").

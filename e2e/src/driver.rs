@@ -6,8 +6,8 @@
 //! after a crash of the runtime. It keeps what it believes of each, and notices by itself when an address is given to two
 //! pods, or again before its time.
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+mod book;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,9 @@ use dotfour_rig::{Network, Node, Pod, Runtime};
 use fastrand::Rng;
 use serde_json::Value;
 
+pub use self::book::Tally;
+use self::book::{Book, Sandbox};
 use crate::views::Belief;
-use crate::views::compare::short;
 
 /// How long a caller waits before it tries again.
 const RETRY: Duration = Duration::from_millis(5);
@@ -44,7 +45,7 @@ pub struct Driver<'a> {
     node: &'a Node,
     network: &'a Network,
     limits: Limits,
-    state: Mutex<State>,
+    book: Mutex<Book>,
     changed: Condvar,
 }
 
@@ -55,52 +56,6 @@ pub struct Limits {
     pub sandboxes: usize,
     /// The shortest time from an address's release to its next use.
     pub floor: Duration,
-}
-
-/// What has happened so far.
-#[derive(Debug, Clone, Default)]
-pub struct Tally {
-    /// ADDs that succeeded.
-    pub adds: u64,
-    /// DELs that succeeded, those after a failed ADD among them.
-    pub dels: u64,
-    /// Sandboxes that vanished without a DEL.
-    pub vanished: u64,
-    /// Plugins that were killed.
-    pub killed: u64,
-    /// The most sandboxes at once.
-    pub most: usize,
-    /// Calls that failed, by operation and cause.
-    pub failed: BTreeMap<(&'static str, String), u64>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    sandboxes: BTreeMap<String, Sandbox>,
-    /// Ended sandboxes whose namespaces are still there.
-    kept: Vec<Arc<Pod>>,
-    /// Sandboxes that are being made.
-    coming: usize,
-    /// How many sandboxes the callers aim at.
-    wanted: usize,
-    /// The addresses of the pods that are up.
-    holders: HashMap<IpAddr, String>,
-    /// When the end of an address's last pod was begun: it was not released before.
-    ended: HashMap<IpAddr, Instant>,
-    callers: usize,
-    idle: usize,
-    paused: bool,
-    over: bool,
-    tally: Tally,
-    defects: Vec<String>,
-}
-
-#[derive(Debug, Clone)]
-struct Sandbox {
-    pod: Arc<Pod>,
-    belief: Belief,
-    /// What ADD answered.
-    result: Option<Value>,
 }
 
 /// What a caller is to do next.
@@ -114,7 +69,7 @@ enum Task {
 impl<'a> Driver<'a> {
     /// A runtime without sandboxes and without callers, that aims at none.
     pub fn new(node: &'a Node, network: &'a Network, limits: Limits) -> Self {
-        Driver { node, network, limits, state: Mutex::default(), changed: Condvar::new() }
+        Driver { node, network, limits, book: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Is one caller, until [`Driver::stop`].
@@ -144,10 +99,10 @@ impl<'a> Driver<'a> {
 
     /// Waits until no call is under way, and lets none be made until [`Driver::resume`].
     pub fn pause(&self) {
-        let mut state = self.lock();
-        state.paused = true;
-        while state.idle < state.callers {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let mut book = self.lock();
+        book.paused = true;
+        while book.idle < book.callers {
+            book = self.changed.wait(book).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -162,9 +117,9 @@ impl<'a> Driver<'a> {
         self.aim_at(0);
         let begun = Instant::now();
         loop {
-            let state = self.lock();
-            let left = state.sandboxes.len() + state.coming;
-            drop(state);
+            let book = self.lock();
+            let left = book.sandboxes.len() + book.coming;
+            drop(book);
             if left == 0 || begun.elapsed() > patience {
                 return left == 0;
             }
@@ -199,8 +154,8 @@ impl<'a> Driver<'a> {
         self.lock().defects.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn defect(&self, sentence: String) {
@@ -209,40 +164,41 @@ impl<'a> Driver<'a> {
 
     /// Waits for the end of a pause. `None`: all is over.
     fn next_task(&self, rng: &mut Rng) -> Option<Task> {
-        let mut state = self.lock();
-        while state.paused && !state.over {
-            state.idle += 1;
+        let mut book = self.lock();
+        while book.paused && !book.over {
+            book.idle += 1;
             self.changed.notify_all();
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.idle -= 1;
+            book = self.changed.wait(book).unwrap_or_else(PoisonError::into_inner);
+            book.idle -= 1;
         }
-        if state.over {
+        if book.over {
             return None;
         }
-        let there = state.sandboxes.len() + state.coming;
-        if there < state.wanted && rng.u32(..4) != 0 {
-            state.coming += 1;
-            state.tally.most = state.tally.most.max(there + 1);
+        let there = book.sandboxes.len() + book.coming;
+        if there < book.wanted && rng.u32(..4) != 0 {
+            book.coming += 1;
+            book.tally.most = book.tally.most.max(there + 1);
             return Some(Task::Start(format!("web-{}", rng.usize(..self.limits.sandboxes * NAMES_PER_SANDBOX))));
         }
-        Some(state.take_any(rng).map_or(Task::Rest, |sandbox| {
+        Some(book.take_any(rng).map_or(Task::Rest, |sandbox| {
             if rng.u32(..VANISHING) == 0 { Task::Vanish(sandbox) } else { Task::End(sandbox) }
         }))
     }
 
+    /// A sandbox from its beginning until it is up, or ended again because ADD failed.
     fn start(&self, calls: &Calls<'_>, name: &str, rng: &mut Rng) {
         let made = Pod::create(self.node, "default", name).map(Arc::new);
         let pod = {
-            let mut state = self.lock();
-            state.coming -= 1;
+            let mut book = self.lock();
+            book.coming -= 1;
             match made {
                 Ok(pod) => {
                     let sandbox = Sandbox { pod: Arc::clone(&pod), belief: Belief::InDoubt, result: None };
-                    state.sandboxes.insert(pod.container_id.clone(), sandbox);
+                    book.sandboxes.insert(pod.container_id.clone(), sandbox);
                     pod
                 }
                 Err(e) => {
-                    state.defects.push(format!("a sandbox cannot be made: {}", with_causes(&e)));
+                    book.defects.push(format!("a sandbox cannot be made: {}", with_causes(&e)));
                     return;
                 }
             }
@@ -258,6 +214,7 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// Ends a sandbox with DEL, however often that takes.
     fn end(&self, calls: &Calls<'_>, sandbox: &Sandbox, rng: &mut Rng) {
         let begun = Instant::now();
         let mut again = rng.u32(..REPEATED) == 0;
@@ -280,10 +237,10 @@ impl<'a> Driver<'a> {
         }
         let keep = rng.u32(..KEPT) == 0;
         let ended = {
-            let mut state = self.lock();
-            state.tally.dels += 1;
-            let ended = state.sandboxes.remove(&sandbox.pod.container_id);
-            state.kept.extend(ended.as_ref().filter(|_| keep).map(|ended| Arc::clone(&ended.pod)));
+            let mut book = self.lock();
+            book.tally.dels += 1;
+            let ended = book.sandboxes.remove(&sandbox.pod.container_id);
+            book.kept.extend(ended.as_ref().filter(|_| keep).map(|ended| Arc::clone(&ended.pod)));
             ended
         };
         // Not under the lock, for the namespace may end with it.
@@ -292,10 +249,10 @@ impl<'a> Driver<'a> {
 
     /// Lets the namespace end, which is all that there is to be noticed of it.
     fn vanish(&self, sandbox: Sandbox) {
-        let mut state = self.lock();
-        state.tally.vanished += 1;
-        let ours = state.sandboxes.remove(&sandbox.pod.container_id);
-        drop(state);
+        let mut book = self.lock();
+        book.tally.vanished += 1;
+        let ours = book.sandboxes.remove(&sandbox.pod.container_id);
+        drop(book);
         drop((ours, sandbox));
     }
 
@@ -316,56 +273,17 @@ impl<'a> Driver<'a> {
         running.kill()
     }
 
+    /// Counts a failed call. One that a runtime cannot expect is a defect.
     fn failed(&self, verb: &'static str, error: &CallError) {
         if error.killed() {
             self.lock().tally.killed += 1;
             return;
         }
         let cause = error.cni().and_then(|error| error.msg.split(':').next()).unwrap_or("no error object").to_owned();
-        let mut state = self.lock();
+        let mut book = self.lock();
         if !PASSING.contains(&cause.as_str()) {
-            state.defects.push(format!("a call failed: {}", with_causes(error)));
+            book.defects.push(format!("a call failed: {}", with_causes(error)));
         }
-        *state.tally.failed.entry((verb, cause)).or_default() += 1;
-    }
-}
-
-impl State {
-    /// Takes any pod that is up; from now on it is in doubt, and nobody else's to end.
-    fn take_any(&mut self, rng: &mut Rng) -> Option<Sandbox> {
-        let up = self.sandboxes.values_mut().filter(|sandbox| sandbox.belief != Belief::InDoubt);
-        let mut up: Vec<&mut Sandbox> = up.collect();
-        if up.is_empty() {
-            return None;
-        }
-        let chosen = up.swap_remove(rng.usize(..up.len()));
-        let taken = chosen.clone();
-        chosen.belief = Belief::InDoubt;
-        if let Belief::Up(addresses) = &taken.belief {
-            for address in addresses {
-                self.holders.remove(address);
-                self.ended.insert(*address, Instant::now());
-            }
-        }
-        Some(taken)
-    }
-
-    fn is_up(&mut self, pod: &Pod, answer: Answer, floor: Duration) {
-        self.tally.adds += 1;
-        let addresses: Vec<IpAddr> = answer.ipv4().map(IpAddr::V4).into_iter().collect();
-        for address in &addresses {
-            if let Some(holder) = self.holders.insert(*address, pod.container_id.clone()) {
-                let (one, other) = (short(&holder), short(&pod.container_id));
-                self.defects.push(format!("{address} was given to {other}, and {one} is up with it"));
-            }
-            let rested = self.ended.get(address).map(Instant::elapsed);
-            if let Some(rested) = rested.filter(|rested| *rested < floor) {
-                self.defects.push(format!("{address} was given again {rested:?} after its last pod, before {floor:?}"));
-            }
-        }
-        if let Some(sandbox) = self.sandboxes.get_mut(&pod.container_id) {
-            sandbox.belief = Belief::Up(addresses);
-            sandbox.result = Some(answer.result);
-        }
+        *book.tally.failed.entry((verb, cause)).or_default() += 1;
     }
 }

@@ -4,16 +4,18 @@
 //! of kills. `make soak` runs the long one.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dotfour_e2e::driver::{Driver, Limits, Tally};
 use dotfour_e2e::program::{self, Failure, shipped};
-use dotfour_e2e::views::{Agreement, Views, agreement};
-use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Vnet, VnetConfig};
+use dotfour_e2e::views::{Agreement, Belief, Views, agreement};
+use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
 use fastrand::Rng;
+use serde_json::json;
 
 /// Kills of the short run.
 const KILLS: u32 = 50;
@@ -29,8 +31,9 @@ const PODS: usize = 250;
 const COOLDOWN: Duration = Duration::from_secs(1);
 /// How long an address rests at least, with nothing else left.
 const FLOOR: Duration = Duration::from_millis(200);
-/// How long the views may take to agree: longer than the daemon's look at its spool takes to come round, which is a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the views may take to agree. The daemon's look at its spool comes round in a second; but when another test's
+/// hundreds of namespaces end, the kernel keeps everybody waiting for several.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the pods at the end may take to go.
 const END: Duration = Duration::from_secs(60);
 /// The build directory's place for tests. The daemons' logs stay there after a failure.
@@ -42,7 +45,14 @@ fn main() -> ExitCode {
         let soak = program::test("a_thousand_kills_of_the_daemon_lose_no_address_and_give_none_twice", move || {
             churn(&long.within("soak")?, SOAK_KILLS)
         });
+        let (same, echo) = (sandbox.place(), sandbox.place());
         vec![
+            program::test("an_address_given_twice_or_too_soon_is_noticed_by_the_driver", move || {
+                one_address_for_all(&echo.within("echo")?)
+            }),
+            program::test("sandboxes_of_one_pod_that_are_added_at_once_are_told_apart", move || {
+                one_name_for_all(&same.within("same")?)
+            }),
             program::test("a_daemon_killed_at_random_moments_loses_no_address_and_gives_none_twice", move || {
                 churn(&short.within("churn")?, KILLS)
             }),
@@ -74,6 +84,64 @@ fn churn(place: &Place, kills: u32) -> Result<(), Failure> {
     });
     let figures = outcome.map_err(|e| format!("seed {seed}: {e}"))?;
     figures.print(seed, began.elapsed(), &driver.tally());
+    Ok(())
+}
+
+/// The driver's own eyes: a plugin that gives one address to everybody.
+fn one_address_for_all(place: &Place) -> Result<(), Failure> {
+    let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: place.clone() })?;
+    let node = vnet.add_node(&NodeConfig::new("node-1", 0))?;
+    let plugin = node.state_dir().join("echo-plugin");
+    // Written by another process: a file that this one has open while a parallel test starts a program is "busy".
+    let script = r#"#!/bin/sh\necho '{"ips":[{"address":"10.240.0.9/32"}]}'"#;
+    let written = Command::new("sh")
+        .args(["-c", r#"printf "$1" >"$2" && chmod 755 "$2""#, "sh", script])
+        .arg(&plugin)
+        .status()?;
+    assert!(written.success(), "{written}");
+    let network = Network::single("n", "1.0.0", &json!({ "type": "echo-plugin" }), vec![node.state_dir().to_owned()]);
+    let noticed = |pods, floor, what: &str| {
+        let driver = Driver::new(&node, &network, Limits { sandboxes: pods, floor });
+        driver.aim_at(pods);
+        thread::scope(|scope| {
+            scope.spawn(|| driver.call(Rng::new()));
+            let begun = Instant::now();
+            while !driver.defects().iter().any(|defect| defect.contains(what)) && begun.elapsed() < PATIENCE {
+                thread::sleep(Duration::from_millis(10));
+            }
+            driver.stop();
+        });
+        let defects = driver.defects();
+        if defects.iter().any(|defect| defect.contains(what)) { Ok(()) } else { Err(format!("{what}: {defects:?}")) }
+    };
+    noticed(4, Duration::ZERO, "10.240.0.9 was given to ")?;
+    noticed(1, PATIENCE, "10.240.0.9 was given again ")?;
+    Ok(())
+}
+
+/// Two sandboxes of each pod, of which each wants the link name that the newest is to have.
+fn one_name_for_all(place: &Place) -> Result<(), Failure> {
+    let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: place.clone() })?;
+    let node = vnet.add_node(&NodeConfig::new("node-1", SECONDARIES))?;
+    let running = node.start_daemon(&daemon()?)?;
+    let network = Network::dotfour(&plugin_directory()?, running.socket());
+    let runtime = Runtime::new(&node, &network);
+    for round in 0..60 {
+        let pod = |number: usize| Pod::create(&node, "default", &format!("web-{}", number / 2));
+        let pods = (0..CALLERS).map(pod).collect::<Result<Vec<_>, _>>()?;
+        let answers = runtime.in_parallel(CALLERS, &pods, |calls, pod| calls.add(pod))?;
+        let mut up = Vec::new();
+        for (pod, answer) in pods.iter().zip(answers) {
+            up.push((pod, Belief::Up(answer?.ipv4().map(IpAddr::V4).into_iter().collect())));
+        }
+        let agreement = agreement(PATIENCE, || Views::take(&vnet, &node, up.iter().cloned()))?;
+        if !agreement.findings.is_empty() {
+            return Err(format!("round {round}:\n  {}", agreement.findings.join("\n  ")).into());
+        }
+        for deleted in runtime.in_parallel(CALLERS, &pods, |calls, pod| calls.del(pod, None))? {
+            deleted?;
+        }
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! ([`Cause::cni_code`]).
 
 use std::error::Error;
+use std::net::IpAddr;
 
 use dotfour_protocol::{Cause, Failure, PoolCounts};
 
@@ -28,9 +29,15 @@ pub enum AddError {
     /// A DEL came first.
     #[error("a DEL that came after this ADD was started has ended it already")]
     Overtaken,
-    /// An address that was asked for is not to be had.
-    #[error("the address that was asked for is not free")]
-    Asked,
+    /// An address that was asked for is not the node's.
+    #[error("{0}, which was asked for, is none of this node's pod addresses")]
+    AskedUnknown(IpAddr),
+    /// An address that was asked for is somebody's, or rests.
+    #[error("{0}, which was asked for, is not free")]
+    AskedTaken(IpAddr),
+    /// The pod has other addresses already.
+    #[error("{0} was asked for, and the attachment has another address already")]
+    AskedOther(IpAddr),
     /// The lease is not on record.
     #[error(transparent)]
     NotRecorded(#[from] NotRecorded),
@@ -55,7 +62,16 @@ impl From<AddError> for Failure {
             AddError::CallerGone | AddError::Overtaken => {
                 (Cause::OvertakenByDel, "none: the runtime has given this sandbox up".into())
             }
-            AddError::Asked => (Cause::PoolExhausted, "ask for another address, or for none".into()),
+            AddError::AskedUnknown(_) => (
+                Cause::AddressUnknown,
+                "ask for an address that is an ipConfiguration of this node's NIC, or for none".into(),
+            ),
+            AddError::AskedTaken(_) => {
+                (Cause::AddressTaken, "wait until it is free, ask for another address, or for none".into())
+            }
+            AddError::AskedOther(_) => {
+                (Cause::AttachmentConflict, "DEL the container before it is added with another address".into())
+            }
             AddError::NotRecorded(_) => {
                 (Cause::NotRecorded, "see the daemon's log; make room on the file system of stateDir".into())
             }

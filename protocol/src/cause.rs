@@ -30,6 +30,10 @@ pub enum Cause {
     NotRecorded,
     /// No pod address is free now.
     PoolExhausted,
+    /// The address that was asked for is not free now.
+    AddressTaken,
+    /// The address that was asked for is none of the node's pod addresses.
+    AddressUnknown,
     /// The node daemon does not answer on its socket.
     DaemonUnavailable,
     /// The node daemon did not answer before the deadline.
@@ -60,6 +64,8 @@ impl Cause {
         Cause::OvertakenByDel,
         Cause::NotRecorded,
         Cause::PoolExhausted,
+        Cause::AddressTaken,
+        Cause::AddressUnknown,
         Cause::DaemonUnavailable,
         Cause::DeadlineExceeded,
         Cause::UnknownNetwork,
@@ -81,7 +87,9 @@ impl Cause {
             Cause::InvalidJson => ("invalid-json", 6),
             Cause::InvalidNetworkConfig => ("invalid-network-config", 7),
             Cause::UnknownNetwork => ("unknown-network", 7),
+            Cause::AddressUnknown => ("address-unknown", 7),
             Cause::PoolExhausted => ("pool-exhausted", 11),
+            Cause::AddressTaken => ("address-taken", 11),
             Cause::DaemonUnavailable => ("daemon-unavailable", 11),
             Cause::DeadlineExceeded => ("deadline-exceeded", 11),
             Cause::AttachmentConflict => ("attachment-conflict", 100),
@@ -141,6 +149,9 @@ impl core::error::Error for Failure {}
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
+    use alloc::vec::Vec;
+
     use super::*;
 
     #[test]
@@ -150,5 +161,19 @@ mod tests {
             let code = cause.cni_code();
             assert!(matches!(code, 1..=11 | 50 | 51 | 100..), "{cause:?} has code {code}");
         }
+    }
+
+    #[test]
+    fn the_document_has_a_row_for_each_cause_and_no_other() {
+        let document = include_str!("../../docs/errors.md");
+        let mut rows: Vec<&str> =
+            document.lines().filter(|line| line.starts_with("| ") && line.contains('`')).collect();
+        for cause in Cause::ALL {
+            let begins = format!("| {} | `{}` |", cause.cni_code(), cause.name());
+            let before = rows.len();
+            rows.retain(|row| !row.starts_with(&begins));
+            assert_eq!(rows.len() + 1, before, "docs/errors.md needs one row: {begins}");
+        }
+        assert_eq!(rows, Vec::<&str>::new());
     }
 }

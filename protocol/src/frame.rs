@@ -93,6 +93,7 @@ mod tests {
             key: AttachmentKey { network: "azure".into(), container_id: "c0ffee".into(), ifname: "eth0".into() },
             pod: Some(PodName { namespace: "default".into(), name: "web-0".into() }),
             started_ns: Some(12_345),
+            asked: Vec::new(),
         }))
     }
 

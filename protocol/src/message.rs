@@ -50,6 +50,9 @@ pub struct Add {
     /// which the daemon reads the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_ns: Option<u64>,
+    /// The addresses that it must be, at most one of each family; whichever the pool has where empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<IpAddr>,
 }
 
 /// CNI DEL. Repeating it, or asking for a key that nobody knows, succeeds.

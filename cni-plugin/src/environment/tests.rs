@@ -147,3 +147,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_addresses_of_cni_args_are_taken_and_what_is_none_is_named() {
+    let asked = |args: &'static str| with(&[("CNI_ARGS", args.as_bytes())]).for_add();
+    let mut both = Asked::default();
+    both.push("10.240.0.9").unwrap();
+    both.push("fd00::9").unwrap();
+    assert_eq!(asked("IP=10.240.0.9,fd00::9/64").unwrap().asked, both);
+    assert_eq!(asked("IP=;X=1").unwrap().asked, Asked::default());
+    let says = r#"CNI_ARGS has "web", which is not an IP address"#;
+    assert_eq!(fault(with(&[("CNI_ARGS", b"IP=web")])), says);
+}

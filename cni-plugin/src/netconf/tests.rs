@@ -1,3 +1,5 @@
+use core::net::IpAddr;
+
 use super::*;
 
 /// The smallest configuration with these members besides.
@@ -158,5 +160,37 @@ fn version_repeats_what_the_input_names() {
     }
     for input in ["{", "[]", r#"{"cniVersion":1}"#, r#"{"cniVersion":"1.1.0""#] {
         assert_eq!(version_asked(input.as_bytes()).unwrap_err().code, 6, "{input}");
+    }
+}
+
+#[test]
+fn the_addresses_that_are_asked_for_are_found_in_both_places() {
+    let asked = |members: &str| {
+        let input = with(members);
+        let asked = NetConf::parse(input.as_bytes()).unwrap().asked();
+        asked.map(Asked::into_addresses).map_err(|failure| (failure.code, failure.message))
+    };
+    let v4: IpAddr = "10.240.0.9".parse().unwrap();
+    let v6: IpAddr = "fd00::9".parse().unwrap();
+    assert_eq!(
+        asked(r#","runtimeConfig":{"mac":"x","ips":["10.240.0.9/16"]},"args":{"cni":{"ips":["fd00::9"]}}"#),
+        Ok(vec![v4, v6])
+    );
+    for nothing in
+        ["", r#","runtimeConfig":null,"args":{"cni":null}"#, r#","runtimeConfig":{"ips":[null]},"args":{"x":1}"#]
+    {
+        assert_eq!(asked(nothing), Ok(Vec::new()), "{nothing}");
+    }
+    for (members, says) in [
+        (r#","runtimeConfig":[]"#, "runtimeConfig must be an object"),
+        (r#","runtimeConfig":{"ips":"10.240.0.9"}"#, "ips must be an array"),
+        (r#","runtimeConfig":{"ips":["web"]}"#, r#"runtimeConfig.ips has "web", which is not an IP address"#),
+        (r#","args":{"cni":{"ips":[7]}}"#, "ips must be a string"),
+        (
+            r#","runtimeConfig":{"ips":["10.240.0.9"]},"args":{"cni":{"ips":["10.240.0.8"]}}"#,
+            "args.cni.ips has 10.240.0.8 beside 10.240.0.9: a pod has one address of each family",
+        ),
+    ] {
+        assert_eq!(asked(members), Err((7, says.into())), "{members}");
     }
 }

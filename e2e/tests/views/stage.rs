@@ -13,15 +13,12 @@ use dotfour_rig::{DaemonConfig, Network, Node, NodeConfig, Place, Pod, Runtime, 
 
 pub(crate) type Outcome = Result<(), Failure>;
 
-/// Pods of each test, of the node's ten addresses.
-const PODS: usize = 3;
-
 /// A node with some pods, whose daemon has spoken.
 pub(crate) struct Stage {
     pub(crate) vnet: Vnet,
     pub(crate) node: Node,
     pub(crate) said: NodeStatus,
-    pub(crate) pods: Vec<StagePod>,
+    pub(crate) pods: [StagePod; 3],
 }
 
 pub(crate) struct StagePod {
@@ -40,15 +37,15 @@ impl Stage {
         let daemon = node.start_daemon(&DaemonConfig::new(shipped("dotfour-ipamd")?))?;
         let plugin = shipped("dotfour")?;
         let network = Network::dotfour(plugin.parent().ok_or("no directory")?, daemon.socket());
-        let mut pods = Vec::new();
-        for number in 0..PODS {
-            let pod = Pod::create(&node, "default", &format!("web-{number}"))?;
+        let pod = |name| -> Result<StagePod, Failure> {
+            let pod = Pod::create(&node, "default", name)?;
             let address = Runtime::new(&node, &network).add(&pod)?.ipv4().ok_or("no address")?;
             let is_its = |link: &Link| link.alias.as_ref().is_some_and(|alias| alias.ends_with(&pod.container_id));
             let link = node.links()?.into_iter().find(is_its).ok_or("no link")?;
             let who = short(&pod.container_id);
-            pods.push(StagePod { pod, address, link, who });
-        }
+            Ok(StagePod { pod, address, link, who })
+        };
+        let pods = [pod("web-0")?, pod("web-1")?, pod("web-2")?];
         let said = client::status(daemon.socket())?;
         daemon.kill();
         Ok(Stage { vnet, node, said, pods })
@@ -90,4 +87,10 @@ pub(crate) fn same(mut found: Vec<String>, expected: &[String]) -> Outcome {
     found.sort();
     expected.sort();
     if found == expected { Ok(()) } else { Err(format!("found\n{found:#?}\nexpected\n{expected:#?}").into()) }
+}
+
+/// As findings list who shares what.
+pub(crate) fn sorted(mut names: [&str; 2]) -> String {
+    names.sort_unstable();
+    names.join(" and ")
 }

@@ -81,7 +81,7 @@ pub fn plugin_environment(data: &[u8]) -> bool {
         assert!((1..=15).contains(&key.ifname.len()) && !key.ifname.contains(['/', ':', '%', ' ', '\n']), "{key}");
         let tag = Tag { key: key.clone(), addresses: PodAddresses::from(IpAddr::from([10, 240, 0, 5])) };
         assert_eq!(tag.to_string().parse(), Ok(tag));
-        let request = Request::new(Call::Add(Add { key, pod: add.pod.clone(), started_ns: Some(1) }));
+        let request = Request::new(Call::Add(Add { key, pod: add.pod.clone(), started_ns: Some(1), asked: vec![] }));
         if let Ok(bytes) = encode_request(&request) {
             assert_eq!(decode_request(&bytes), Ok(request));
         }

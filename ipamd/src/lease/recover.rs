@@ -3,7 +3,7 @@
 //! Links decide who has which address: a veth's host end exists exactly as long as its pod's namespace, so a link that is
 //! there is a pod that lives, and a link that is gone is a lease that is over. The journal adds what links cannot say.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -121,19 +121,21 @@ pub fn restore(pool: &mut Pool, found: &Found, remembered: &Remembered, nic: u32
     }
 
     // In the order of the moments, which is the order in which they are lent again.
-    let mut cooling: BTreeMap<(Moment, IpAddr), ()> =
-        journal.cooling.iter().map(|(address, since)| ((*since, *address), ())).collect();
+    let mut cooling: BTreeSet<(Moment, IpAddr)> =
+        journal.cooling.iter().map(|(address, since)| (*since, *address)).collect();
     for (key, (addresses, ..)) in journal.leases {
-        cooling.extend(addresses.iter().map(|address| ((now, address), ())));
+        cooling.extend(addresses.iter().map(|address| (now, address)));
         restored.collected.push(key);
     }
     restored.collected.sort();
-    for (since, address) in cooling.into_keys() {
+    for (since, address) in cooling {
         // A moment in the future is not of this boot's clock.
         pool.cool(address, since.min(now));
     }
-    for (key, at) in &journal.ended {
-        pool.remember_del(key, (*at).min(now), now);
+    // In their order too, in which they are forgotten.
+    let ended: BTreeSet<_> = journal.ended.iter().map(|(key, at)| ((*at).min(now), key)).collect();
+    for (at, key) in ended {
+        pool.remember_del(key, at, now);
     }
     // Something was recorded that is lost. Any address may have been released a moment ago, so all rest.
     if remembered.incomplete && !found.pods.is_empty() {

@@ -165,9 +165,20 @@ impl Pool {
         Assignment::New(addresses)
     }
 
-    /// Notes the link of a wired pod. A key without a lease is left alone.
-    pub fn set_link(&mut self, key: &AttachmentKey, link: HostLink) {
-        if let Some(held) = self.leases.get_mut(key) {
+    /// Notes the link of a wired pod, and returns what is known of it then: if it was renamed meanwhile, that comes first.
+    /// A key without a lease is left alone.
+    pub fn set_link(&mut self, key: &AttachmentKey, link: HostLink) -> HostLink {
+        let Some(held) = self.leases.get_mut(key) else { return link };
+        let known = held.lease.link.take().filter(|known| known.index == link.index);
+        held.lease.link.insert(known.unwrap_or(link)).clone()
+    }
+
+    /// Notes that a pod's link has a new name. That may come before [`Pool::set_link`] does; and after the key has another
+    /// link, it is without effect.
+    pub fn rename_link(&mut self, key: &AttachmentKey, link: HostLink) {
+        if let Some(held) = self.leases.get_mut(key)
+            && held.lease.link.as_ref().is_none_or(|known| known.index == link.index)
+        {
             held.lease.link = Some(link);
         }
     }

@@ -200,6 +200,35 @@ fn a_pod_s_addresses_are_of_one_nic() {
 }
 
 #[test]
+fn a_link_that_is_renamed_keeps_its_new_name_whichever_is_heard_of_first() {
+    let link = |index, name: &str| HostLink { index, name: name.into() };
+    let mut pool = pool_of(5..=9);
+    for rename_first in [true, false] {
+        let key = key(u8::from(rename_first));
+        pool.assign(wish(&key, Moment::ZERO), Moment::ZERO);
+        if rename_first {
+            pool.rename_link(&key, link(7, "renamed"));
+        }
+        pool.set_link(&key, link(7, "made"));
+        pool.rename_link(&key, link(7, "renamed"));
+        assert_eq!(pool.lease(&key).unwrap().link, Some(link(7, "renamed")));
+    }
+}
+
+#[test]
+fn a_name_that_was_another_link_s_is_not_a_link_s() {
+    let link = |index, name: &str| HostLink { index, name: name.into() };
+    let mut pool = pool_of(5..=9);
+    let key = key(1);
+    // The key was added again since its first link, 7, was renamed.
+    pool.assign(wish(&key, Moment::ZERO), Moment::ZERO);
+    pool.rename_link(&key, link(7, "renamed"));
+    assert_eq!(pool.set_link(&key, link(8, "made")), link(8, "made"));
+    pool.rename_link(&key, link(7, "renamed"));
+    assert_eq!(pool.lease(&key).unwrap().link, Some(link(8, "made")));
+}
+
+#[test]
 fn an_address_that_is_asked_for_is_given_or_refused_by_reason() {
     let mut pool = pool_of(5..=9);
     let ask = |pool: &mut Pool, n, wanted: u8| {

@@ -42,17 +42,21 @@ pub(super) fn add(
     }
     let begun = Instant::now();
 
-    let asked = PodAddresses::default();
+    let asked: PodAddresses = add.asked.into_iter().collect();
     let wish = Wish { key: &key, pod: pod.clone(), families: Families::V4, asked, started };
     let (assignment, ticket) = node.ledger.assign(wish, now());
     let addresses = match assignment {
         Assignment::New(addresses) => addresses,
         Assignment::Existing(lease) => {
             node.ledger.commit(ticket)?;
+            if let Some(other) = asked.iter().find(|asked| !lease.addresses.iter().any(|held| held == *asked)) {
+                return Err(AddError::AskedOther(other));
+            }
             return confirm(&key, &lease, netns, node, wirer);
         }
         Assignment::Exhausted(counts) => return Err(AddError::Exhausted(counts)),
-        Assignment::AskedUnknown(_) | Assignment::AskedTaken(_) => return Err(AddError::Asked),
+        Assignment::AskedUnknown(address) => return Err(AddError::AskedUnknown(address)),
+        Assignment::AskedTaken(address) => return Err(AddError::AskedTaken(address)),
         Assignment::Overtaken => return Err(AddError::Overtaken),
     };
     let plan = PodPlan {
@@ -62,26 +66,21 @@ pub(super) fn add(
         node_address: node.node_address(),
     };
     let recorded = node.ledger.commit(ticket).map_err(AddError::from);
-    let wired = match recorded.and_then(|()| Ok(wirer.wire(&plan, netns.as_fd())?)) {
-        Ok(wired) => wired,
+    let renamed = |key: &AttachmentKey, link| node.ledger.pool().rename_link(key, link);
+    let link = match recorded.and_then(|()| Ok(wirer.wire(&plan, netns.as_fd(), renamed)?)) {
+        Ok(link) => link,
         Err(e) => {
             // If this is not recorded either, the next start finds a lease without a link and collects it.
             let _ = node.ledger.commit(node.ledger.cancel(&key));
             return Err(e);
         }
     };
-    {
-        let mut pool = node.ledger.pool();
-        pool.set_link(&key, wired.link.clone());
-        if let Some(displaced) = wired.displaced {
-            pool.set_link(&displaced.key, displaced.link);
-        }
-    }
+    let link = node.ledger.pool().set_link(&key, link);
     info!(
-        %key, pod = pod.map(|pod| pod.to_string()), addresses = words(addresses), link = wired.link.name,
+        %key, pod = pod.map(|pod| pod.to_string()), addresses = words(addresses), link = link.name,
         took = ?begun.elapsed(), "added"
     );
-    let reply = Reply::Attached(attachment(addresses, wired.link.name, node));
+    let reply = Reply::Attached(attachment(addresses, link.name, node));
     Ok(Answer { reply, added: Some(Added { key }) })
 }
 

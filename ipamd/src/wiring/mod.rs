@@ -9,4 +9,4 @@ pub mod pod;
 pub mod tag;
 
 pub use janitor::Janitor;
-pub use pod::{Displaced, PodPlan, WireError, Wired, Wirer};
+pub use pod::{PodPlan, WireError, Wirer};

@@ -34,24 +34,6 @@ pub struct PodPlan {
     pub node_address: IpAddr,
 }
 
-/// A wired pod.
-#[derive(Debug)]
-pub struct Wired {
-    /// Its link on the node.
-    pub link: HostLink,
-    /// The link that had to give up its name, if one had to.
-    pub displaced: Option<Displaced>,
-}
-
-/// A live link that was renamed, because the pod's newest sandbox gets the pod's link name.
-#[derive(Debug)]
-pub struct Displaced {
-    /// Whose link it is.
-    pub key: AttachmentKey,
-    /// The link with its new name.
-    pub link: HostLink,
-}
-
 /// Why a pod was not wired. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
@@ -113,15 +95,20 @@ impl Wirer {
         Ok(Wirer { node: Socket::open()?, home: Netns::current()?, indices })
     }
 
-    /// Wires a pod.
+    /// Wires a pod, and returns its link on the node. A live link that has to give up its name, because the pod's newest
+    /// sandbox gets that, is told to `renamed` at once, with its new name: it stays so, whatever becomes of this pod.
     ///
     /// # Errors
     /// On any error everything that was made is gone again.
-    pub fn wire(&mut self, plan: &PodPlan, netns: BorrowedFd<'_>) -> Result<Wired, WireError> {
+    pub fn wire(
+        &mut self,
+        plan: &PodPlan,
+        netns: BorrowedFd<'_>,
+        mut renamed: impl FnMut(&AttachmentKey, HostLink),
+    ) -> Result<HostLink, WireError> {
         let alias = plan.tag.to_alias().ok_or(WireError::KeyTooLong)?;
         let mut inside = open_socket_in(netns, &self.home).map_err(WireError::NotANamespace)?;
         let mut name = plan.host_link.clone();
-        let mut displaced = None;
         let mut attempt = 1;
         let index = loop {
             let index = self.indices.next();
@@ -138,16 +125,18 @@ impl Wirer {
             attempt += 1;
             // The kernel does not say which name or index was taken, so look.
             self.free_pod_name(&plan.tag.key.ifname, &mut inside)?;
-            match self.free_host_name(&name)? {
-                HostName::Freed(previous) => displaced = previous,
-                HostName::Kept => name = keyed_host_link(&plan.tag.key),
+            let freed = self.free_host_name(&name, &mut renamed)?;
+            // Where many sandboxes of one pod are added at once, each takes the name from the one before. The last attempt
+            // is under the name that nobody else wants.
+            if !freed || attempt == ATTEMPTS {
+                name = keyed_host_link(&plan.tag.key);
             }
         };
         if let Err(e) = inside.run(pod_batch(plan, index)).and_then(|()| self.activate(index)) {
             self.undo(plan, &name, index);
             return Err(e.into());
         }
-        Ok(Wired { link: HostLink { index, name }, displaced })
+        Ok(HostLink { index, name })
     }
 
     /// Takes a pod off the network for good: no packet to it or from it once this returns. The link itself stays, down
@@ -247,16 +236,20 @@ impl Wirer {
     }
 
     /// Makes the name of a host link available, if a link of ours has it. A live one is an older sandbox's of the same
-    /// pod; it goes on under the name of its key.
-    fn free_host_name(&mut self, name: &str) -> Result<HostName, KernelError> {
-        let Some(found) = self.node.link(LinkId::Name(name))? else { return Ok(HostName::Freed(None)) };
+    /// pod; it goes on under the name of its key. False if somebody keeps the name.
+    fn free_host_name(
+        &mut self,
+        name: &str,
+        renamed: impl FnOnce(&AttachmentKey, HostLink),
+    ) -> Result<bool, KernelError> {
+        let Some(found) = self.node.link(LinkId::Name(name))? else { return Ok(true) };
         if is_condemned(&found) {
             rename(&mut self.node, found.index, &condemned_link(found.index))?;
-            return Ok(HostName::Freed(None));
+            return Ok(true);
         }
         let Some(Ok(tag)) = found.alias.as_deref().map(str::parse::<Tag>) else {
             warn!(link = name, "somebody else's link has the pod's link name; using a name made from the container id");
-            return Ok(HostName::Kept);
+            return Ok(false);
         };
         let new_name = keyed_host_link(&tag.key);
         let mut batch = Batch::new();
@@ -264,24 +257,16 @@ impl Wirer {
         batch.change_link("rename the older sandbox's link", LinkId::Index(found.index), &change);
         match self.node.run(batch) {
             Ok(()) => {
-                let link = HostLink { index: found.index, name: new_name };
-                Ok(HostName::Freed(Some(Displaced { key: tag.key, link })))
+                renamed(&tag.key, HostLink { index: found.index, name: new_name });
+                Ok(true)
             }
             // Kernels before 6.2 do not rename a link that is up, and setting it down would cut the pod off.
-            Err(e) if e.errno() == Some(Errno::BUSY) => Ok(HostName::Kept),
+            Err(e) if e.errno() == Some(Errno::BUSY) => Ok(false),
             // Its pod's namespace died just now.
-            Err(e) if e.errno() == Some(Errno::NODEV) => Ok(HostName::Freed(None)),
+            Err(e) if e.errno() == Some(Errno::NODEV) => Ok(true),
             Err(e) => Err(e),
         }
     }
-}
-
-/// What became of a host link's name that was wanted.
-enum HostName {
-    /// It is available; a live link may have given it up.
-    Freed(Option<Displaced>),
-    /// Somebody keeps it.
-    Kept,
 }
 
 /// Renames a link that carries no traffic. Older kernels want it down for that.

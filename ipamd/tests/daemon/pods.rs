@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::support::{Node, add_call, address, eventually, key, receive, send, source_seen};
 use dotfour_datapath::link::{LinkChange, LinkId, VethEnd, VethPair};
 use dotfour_datapath::{Batch, Netns, Socket};
+use dotfour_protocol::{Add, Call, Reply};
 use rustix::process::Signal;
 
 /// Somebody else's interface in a pod.
@@ -349,4 +350,26 @@ fn a_burst_of_callers_gets_distinct_addresses() {
     addresses.dedup();
     assert_eq!(addresses.len(), 100);
     assert_eq!(node.status().pool.free, 0);
+}
+
+#[test]
+fn a_pod_gets_the_address_it_asks_for_or_an_error_that_says_why_not() {
+    let node = Node::new();
+    let _daemon = node.start(&node.static_config(8));
+    let (one, two) = (Netns::create().unwrap(), Netns::create().unwrap());
+    let ask = |id: &str, asked: &str, netns: &Netns| {
+        let add = Add { key: key(id), pod: None, started_ns: None, asked: vec![asked.parse().unwrap()] };
+        match node.call(Call::Add(add), Some(netns.as_fd())) {
+            Reply::Attached(attachment) => Ok(address(&attachment).to_string()),
+            Reply::Failed(failure) => Err((failure.code, failure.cause)),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ask("c1", "10.240.0.9", &one), Ok("10.240.0.9".into()));
+    assert_eq!(ask("c1", "10.240.0.9", &one), Ok("10.240.0.9".into()), "the same again");
+    assert_eq!(ask("c1", "10.240.0.8", &one), Err((100, "attachment-conflict".into())));
+    assert_eq!(ask("c2", "10.240.0.9", &two), Err((11, "address-taken".into())));
+    assert_eq!(ask("c2", "10.240.0.4", &two), Err((11, "address-taken".into())), "the node's own");
+    assert_eq!(ask("c2", "10.240.9.9", &two), Err((7, "address-unknown".into())));
+    assert_eq!((node.status().pool.assigned, node.pod_links().len()), (1, 1));
 }

@@ -241,6 +241,7 @@ pub(crate) fn add_call(key: &AttachmentKey, pod: &str) -> Call {
         key: key.clone(),
         pod: Some(PodName { namespace: "default".into(), name: pod.into() }),
         started_ns: None,
+        asked: Vec::new(),
     })
 }
 

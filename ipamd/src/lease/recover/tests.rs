@@ -1,6 +1,6 @@
 //! Recovery: link by link, and every cut of a recorded run against what the run had come to.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -3,28 +3,26 @@
 //!
 //! `DOTFOUR_INTERRUPTED_SEED` brings back the moments of a run, as far as a busy machine allows.
 
-use std::fs;
+mod stage;
+
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use dotfour_e2e::program::{self, Failure, shipped};
-use dotfour_e2e::views::{Belief, Views, agreement};
-use dotfour_protocol::SPOOL_NAME;
+use dotfour_e2e::program::{self, Failure};
+use dotfour_e2e::views::Belief;
 use dotfour_rig::runtime::{CallError, Verb};
-use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
+use dotfour_rig::{Network, Pod, Runtime};
 use fastrand::Rng;
 use serde_json::json;
 
-type Outcome = Result<(), Failure>;
+use crate::stage::{Outcome, PATIENCE, Stage};
 
 /// Plugins that each test kills.
 const TIMES: u32 = 200;
 /// DELs while a daemon is away.
-const SPOOLING: u32 = 40;
-/// How long the daemon may take to come to rest: longer than until its next look at the spool, which is a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SPOOLING: usize = 40;
 /// Callers at once while the daemon is stopped.
 const STOPPED_CALLERS: usize = 48;
 /// How long the ADDs before a daemon's stop take.
@@ -58,6 +56,7 @@ tests![
     a_plugin_killed_in_the_middle_of_add_leaves_nothing_that_del_does_not_end,
     a_plugin_killed_in_the_middle_of_del_leaves_nothing_that_the_next_del_does_not_end,
     a_plugin_killed_while_it_spools_leaves_nothing_that_the_next_del_does_not_end,
+    a_daemon_killed_again_and_again_while_it_applies_the_spool_loses_none_of_it,
     an_add_whose_caller_died_leaves_nothing_that_del_does_not_end,
 ];
 
@@ -66,110 +65,11 @@ fn seed() -> Result<u64, Failure> {
     Ok(text.parse().map_err(|_| format!("DOTFOUR_INTERRUPTED_SEED is {text:?}, not a number"))?)
 }
 
-/// A node with a daemon and without pods.
-struct Stage {
-    vnet: Vnet,
-    node: Node,
-    config: DaemonConfig,
-    daemon: Option<Daemon>,
-    network: Network,
-    rng: Rng,
-    /// The latest moment of an interruption.
-    span: Duration,
-}
-
-impl Stage {
-    fn set(place: Place, rng: Rng) -> Result<Self, Failure> {
-        let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place })?;
-        let node = vnet.add_node(&NodeConfig::new("node-1", 2 * STOPPED_CALLERS))?;
-        let mut config = DaemonConfig::new(shipped("dotfour-ipamd")?);
-        config.cooldown = Duration::from_millis(100);
-        let daemon = node.start_daemon(&config)?;
-        let plugin = shipped("dotfour")?;
-        let network = Network::dotfour(plugin.parent().ok_or("the plugin is in no directory")?, daemon.socket());
-        Ok(Stage { vnet, node, config, daemon: Some(daemon), network, rng, span: Duration::from_millis(1) })
-    }
-
-    fn runtime(&self) -> Runtime<'_> {
-        Runtime::new(&self.node, &self.network)
-    }
-
-    fn pod(&self, name: &str) -> Result<Pod, Failure> {
-        Ok(Pod::create(&self.node, "default", name)?)
-    }
-
-    /// Starts a call, and kills the plugin at some moment of its life or a little later. True if that was in time. How long
-    /// a life is it learns: half of the kills shall be in time, however busy the machine is.
-    fn interrupt(&mut self, verb: Verb, pod: &Pod) -> Result<bool, Failure> {
-        let moment = self.span.mul_f64(self.rng.f64());
-        let outcome = self.runtime().enter(|calls| {
-            let running = calls.start(verb, pod, None)?;
-            let started = Instant::now();
-            // Not with a sleep, which is as coarse as the whole call is long.
-            while started.elapsed() < moment {
-                std::hint::spin_loop();
-            }
-            running.kill()
-        })?;
-        let killed = outcome.is_err_and(|e| e.killed());
-        self.span = self.span.mul_f64(if killed { 1.05 } else { 0.95 });
-        Ok(killed)
-    }
-
-    /// Waits until daemon and kernel agree about these pods, and says how many hold an address then.
-    fn leases(&self, pods: &[(&Pod, Belief)]) -> Result<usize, Failure> {
-        let agreement = agreement(PATIENCE, || Views::take(&self.vnet, &self.node, pods.iter().cloned()))?;
-        if agreement.findings.is_empty() {
-            return Ok(agreement.views.daemon.attachments.len());
-        }
-        Err(self.with_log(&agreement.findings))
-    }
-
-    fn with_log(&self, findings: &[String]) -> Failure {
-        let log = self.daemon.as_ref().map(Daemon::log_tail).unwrap_or_default();
-        format!("{}\n  the daemon's log ends:\n{log}", findings.join("\n  ")).into()
-    }
-
-    /// How many files the spool holds: whole ones, and such as were begun.
-    fn spool(&self) -> Result<(usize, usize), Failure> {
-        let mut count = (0, 0);
-        for entry in fs::read_dir(self.node.state_dir().join(SPOOL_NAME))? {
-            let begun = entry?.file_name().as_encoded_bytes().starts_with(b".");
-            *(if begun { &mut count.1 } else { &mut count.0 }) += 1;
-        }
-        Ok(count)
-    }
-
-    fn leases_of(&self, pod: &Pod) -> Result<usize, Failure> {
-        self.leases(&[(pod, Belief::InDoubt)])
-    }
-
-    /// Fails unless nothing of any pod is left, or soon will not be.
-    fn expect_nothing(&self, pods: &[Pod]) -> Outcome {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let views = Views::take(&self.vnet, &self.node, pods.iter().map(|pod| (pod, Belief::InDoubt)))?;
-            let mut traces = views.traces();
-            let inside = pods
-                .iter()
-                .filter(|pod| views.runtime.get(&pod.container_id).is_some_and(|(_, look)| look.link.is_some()));
-            traces.extend(inside.map(|pod| format!("pod {} has an interface", pod.container_id)));
-            if traces.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err(self.with_log(&traces));
-            }
-            sleep(Duration::from_millis(20));
-        }
-    }
-}
-
 /// Most callers come before the daemon stops, in the middle of their ADDs, and leave their cancellations where it does not
 /// look: for these it must notice that nobody took its reply. The others come after, and cancel.
 fn the_plugin_gives_up_on_a_stopped_daemon_and_nothing_of_the_add_is_left(mut stage: Stage) -> Outcome {
     let daemon = stage.daemon.take().ok_or("no daemon")?;
-    let pods = (0..STOPPED_CALLERS).map(|number| stage.pod(&format!("web-{number}"))).collect::<Result<Vec<_>, _>>()?;
+    let pods = stage.pods(STOPPED_CALLERS)?;
     let (early, late) = pods.split_at(STOPPED_CALLERS * 2 / 3);
     let moment = BURST.mul_f64(stage.rng.f64());
     let mut mute = stage.network.clone();
@@ -297,7 +197,7 @@ fn a_plugin_killed_in_the_middle_of_del_leaves_nothing_that_the_next_del_does_no
 fn a_plugin_killed_while_it_spools_leaves_nothing_that_the_next_del_does_not_end(mut stage: Stage) -> Outcome {
     let (mut killed, mut times, mut whole, mut parts) = (0, 0, 0, 0);
     while killed < TIMES {
-        let pods = (0..SPOOLING).map(|number| stage.pod(&format!("web-{number}"))).collect::<Result<Vec<_>, _>>()?;
+        let pods = stage.pods(SPOOLING)?;
         for pod in &pods {
             stage.runtime().add(pod)?;
         }
@@ -321,6 +221,36 @@ fn a_plugin_killed_while_it_spools_leaves_nothing_that_the_next_del_does_not_end
     }
     println!("DEL without a daemon: {killed} of {times} plugins killed, {whole} spooled, {parts} files begun and left");
     Ok(())
+}
+
+/// Each daemon is killed as soon as it has removed a file: what that asked for must be done then.
+fn a_daemon_killed_again_and_again_while_it_applies_the_spool_loses_none_of_it(mut stage: Stage) -> Outcome {
+    let pods = stage.pods(6 * SPOOLING)?;
+    stage.runtime().in_parallel(4, &pods, |calls, pod| calls.add(pod))?.into_iter().collect::<Result<Vec<_>, _>>()?;
+    stage.daemon = None;
+    stage
+        .runtime()
+        .in_parallel(4, &pods, |calls, pod| calls.del(pod, None))?
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut kills = 0;
+    let (mut left, _) = stage.spool()?;
+    while left > 1 {
+        let daemon = stage.node.spawn_daemon(&stage.config)?;
+        let deadline = Instant::now() + PATIENCE;
+        while stage.spool()?.0 == left {
+            if Instant::now() > deadline {
+                return Err(format!("the spool is not applied\n{}", daemon.log_tail()).into());
+            }
+        }
+        daemon.kill();
+        kills += 1;
+        (left, _) = stage.spool()?;
+    }
+    stage.daemon = Some(stage.node.start_daemon(&stage.config)?);
+    println!("{} spooled DELs applied by a daemon that was killed {kills} times meanwhile", pods.len());
+    stage.expect_nothing(&pods)?;
+    if kills < 5 { Err(format!("only {kills} daemons were killed in time").into()) } else { Ok(()) }
 }
 
 fn an_add_whose_caller_died_leaves_nothing_that_del_does_not_end(stage: Stage) -> Outcome {

@@ -30,7 +30,8 @@ demo: deps-demo build ## show pods on two nodes of a virtual VNet; all of it is 
 test: deps-test build ## run all tests, those with a real container runtime too
 	$(CARGO) test --locked $(IN_SANDBOX) --workspace --exclude dotfour --exclude dotfour-e2e
 	$(CARGO) test --locked -p dotfour
-	$(CARGO) test --locked -p dotfour-e2e --lib --test containerd --test views --test churn --test interrupted $(AS_ROOT)
+	$(CARGO) test --locked -p dotfour-e2e --lib --test containerd --test views --test churn --test interrupted --test scale --test counts \
+		$(AS_ROOT)
 
 bench: ## measure the hot path with criterion
 	$(CARGO) bench --locked -p dotfour-benches
@@ -40,7 +41,7 @@ race: deps-race build ## time whole plugins in turn, and write the report into d
 	@$(TARGET)/release/race --out docs
 
 soak: deps-test build ## run the long versions: a thousand kills, each fuzz entry for a minute
-	$(CARGO) test --locked -p dotfour-e2e --test churn $(AS_ROOT) -- --ignored
+	$(CARGO) test --locked -p dotfour-e2e --test churn --test scale $(AS_ROOT) -- --ignored
 	DOTFOUR_FUZZ_SECONDS=60 $(CARGO) test --release --locked -p dotfour-fuzz-entries -- --nocapture
 
 deps: ## install the Debian packages that are missing for demo and test

@@ -15,8 +15,11 @@ use crate::programs::{GLIBC, NoOp, SMALLEST};
 /// Pod addresses of the node that Dotfour serves: enough for every pod of the race, with those that rest.
 const DOTFOUR_ADDRESSES: &str = "kind: static\nsubnet: 10.240.0.0/16\naddresses: [10.240.16.4-10.240.47.250]\n";
 
-/// What host-local gives out, on nodes of their own.
-const HOST_LOCAL_SUBNET: &str = "10.88.0.0/16";
+/// What host-local gives out to ptp's pods, and to those of bridge: addresses of the VNet, which can be put on a NIC.
+const PTP_ADDRESSES: [u8; 4] = [10, 240, 64, 0];
+const BRIDGE_ADDRESSES: [u8; 4] = [10, 240, 128, 0];
+/// Enough for every pod of the race.
+const HOST_LOCAL_PREFIX: u8 = 18;
 
 /// One line of the table.
 struct Entry {
@@ -163,9 +166,14 @@ impl<'o> Field<'o> {
     }
 
     /// A node named after who is on it.
-    fn node(&self, name: &str) -> Result<Node, RaceError> {
+    pub(crate) fn node(&self, name: &str) -> Result<Node, RaceError> {
         let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         Ok(self.vnet.add_node(&NodeConfig::new(format!("on-{name}"), 0))?)
+    }
+
+    /// What all nodes are on.
+    pub(crate) fn vnet(&self) -> &Vnet {
+        &self.vnet
     }
 
     /// Processor time of the contestants' daemons so far.
@@ -199,11 +207,12 @@ impl Program {
             }
             Program::Ptp => {
                 reference(options, "ptp")?;
-                let subnet = ipnet::Ipv4Net::new_assert([10, 88, 0, 0].into(), 16);
+                let subnet = ipnet::Ipv4Net::new_assert(PTP_ADDRESSES.into(), HOST_LOCAL_PREFIX);
                 Ok((Network::ptp(&options.cni_dir, subnet, &node.state_dir().join("host-local")), None))
             }
             Program::Bridge => {
                 reference(options, "bridge")?;
+                let subnet = ipnet::Ipv4Net::new_assert(BRIDGE_ADDRESSES.into(), HOST_LOCAL_PREFIX);
                 let conf = json!({
                     "type": "bridge",
                     "bridge": "cni0",
@@ -212,7 +221,7 @@ impl Program {
                     "ipam": {
                         "type": "host-local",
                         "dataDir": node.state_dir().join("host-local"),
-                        "ranges": [[{ "subnet": HOST_LOCAL_SUBNET }]],
+                        "ranges": [[{ "subnet": subnet }]],
                     },
                 });
                 Ok((Network::single("bridge", "1.0.0", &conf, vec![options.cni_dir.clone()]), None))

@@ -8,6 +8,8 @@ use dotfour_rig::RigError;
 use dotfour_rig::daemon::DaemonError;
 use dotfour_rig::runtime::CallError;
 
+use crate::forwarding::Path;
+
 /// What stopped the race.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RaceError {
@@ -56,6 +58,22 @@ pub(crate) enum RaceError {
         name: &'static str,
         /// How.
         source: CallError,
+    },
+    /// A contestant gave a pod no IPv4 address.
+    #[error("{name} gave a pod no IPv4 address")]
+    NoAddress {
+        /// Which.
+        name: &'static str,
+    },
+    /// Two pods cannot talk.
+    #[error("{name}, {path}")]
+    Forwarding {
+        /// Whose pods.
+        name: &'static str,
+        /// Which way.
+        path: Path,
+        /// Why not.
+        source: io::Error,
     },
     /// The bare kernel work was refused.
     #[error("the bare kernel work")]

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use dotfour_datapath::link::LinkId;
 use dotfour_datapath::{Batch, Netns, Socket};
+use dotfour_ipamd::metrics::Phases;
 use dotfour_ipamd::pool::{HostLink, PodAddresses};
 use dotfour_ipamd::wiring::names::{CONDEMNED_GROUPS, keyed_host_link};
 use dotfour_ipamd::wiring::pod::LinkIndices;
@@ -74,8 +75,8 @@ impl<'s> Kernel<'s> {
         };
         let host_link = keyed_host_link(&key);
         let plan = PodPlan { tag: Tag { key, addresses }, host_link, mtu: 1500, node_address: self.node_address };
-        let (wired, sample) = timed(|| self.wirer.wire(&plan, netns.as_fd(), |_, _| {}));
-        Ok((WiredPod { addresses, link: wired? }, sample))
+        let (wired, sample) = timed(|| self.wirer.wire(&plan, netns.as_fd(), &Phases::accepted(), |_, _| {}));
+        Ok((WiredPod { addresses, link: wired?.link }, sample))
     }
 
     /// Takes a pod off the network.

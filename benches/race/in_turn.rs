@@ -111,7 +111,7 @@ pub(crate) fn sandboxes(contestant: &Contestant, name: &str, count: usize) -> Re
 }
 
 /// The order of a round: one place further each time, and every second time backwards.
-fn order(count: usize, round: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn order(count: usize, round: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |place| {
         let place = (place + round / 2) % count;
         if round.is_multiple_of(2) { place } else { count - 1 - place }

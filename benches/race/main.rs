@@ -4,7 +4,8 @@
 //! - [`contestant`] is the table of who takes part, [`floor`] the bare kernel work that nobody can do without.
 //! - [`caller`] makes one timed call, with [`descriptors`] of its own; [`cpu`] says what it cost in processor time, and
 //!   [`settle`] waits until nothing of it goes on behind.
-//! - [`in_turn`] and [`burst`] are the two ways to race; [`programme`] says which races are run.
+//! - [`in_turn`] and [`burst`] are the two ways to race, [`forwarding`] is what pods do afterwards; [`programme`] says which
+//!   races are run.
 //! - [`samples`] is many timed calls in a few numbers; [`results`] makes [`table`]s of them, [`budgets`] judges them,
 //!   [`page`] and [`svg`] write them down.
 //!
@@ -24,6 +25,7 @@ mod cpu;
 mod descriptors;
 mod error;
 mod floor;
+mod forwarding;
 mod in_turn;
 mod machine;
 mod options;

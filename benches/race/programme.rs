@@ -4,6 +4,7 @@ use crate::burst::{self, Burst, Size};
 use crate::contestant::{Contestant, DOTFOUR, FLOOR, Field, Kind, PTP};
 use crate::error::RaceError;
 use crate::floor::Shared;
+use crate::forwarding;
 use crate::in_turn;
 use crate::results::{Crowd, Entrant, Results};
 
@@ -18,6 +19,8 @@ struct Extent {
     present: &'static [usize],
     /// Rounds with so many present.
     rounds_present: usize,
+    /// Rounds of forwarding.
+    rounds_forwarding: usize,
 }
 
 const FULL: Extent = Extent {
@@ -31,6 +34,7 @@ const FULL: Extent = Extent {
     repeats: 2,
     present: &[0, 250, 1_000],
     rounds_present: 40,
+    rounds_forwarding: 40,
 };
 
 const QUICK: Extent = Extent {
@@ -39,6 +43,7 @@ const QUICK: Extent = Extent {
     repeats: 1,
     present: &[0, 250],
     rounds_present: 20,
+    rounds_forwarding: 9,
 };
 
 /// Who is raced with pods already there.
@@ -72,6 +77,9 @@ pub(crate) fn run(field: &Field<'_>, quick: bool) -> Result<Results, RaceError> 
         }
         results.bursts.push((*size, wiring.iter().map(|contestant| contestant.name).zip(sums).collect()));
     }
+
+    eprintln!("  {} rounds of forwarding …", extent.rounds_forwarding);
+    results.forwarding = forwarding::race(field, extent.rounds_forwarding)?;
 
     results.crowds = crowds(field, &shared, &extent)?;
     Ok(results)

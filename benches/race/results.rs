@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::burst::{Burst, Rush, Size};
 use crate::contestant::{FLOOR, Kind};
+use crate::forwarding::Forwarding;
 use crate::in_turn::Laps;
 use crate::samples::{Samples, milliseconds, ratio};
 use crate::table::Table;
@@ -48,6 +49,8 @@ pub(crate) struct Results {
     pub(crate) bursts: Vec<(Size, Vec<(&'static str, Burst)>)>,
     /// With pods already there.
     pub(crate) crowds: Vec<Crowd>,
+    /// Between pods that are wired.
+    pub(crate) forwarding: Forwarding,
     /// What went on beside the race, as the rest of a sentence.
     pub(crate) beside: String,
 }
@@ -69,6 +72,7 @@ impl Results {
             alone: Vec::new(),
             bursts: Vec::new(),
             crowds: Vec::new(),
+            forwarding: Forwarding::default(),
             beside: String::new(),
         }
     }
@@ -90,6 +94,7 @@ impl Results {
         tables.push(self.burst_table("ADD", |burst| &burst.add));
         tables.push(self.burst_table("DEL", |burst| &burst.del));
         tables.push(self.crowd_table());
+        tables.push(self.forwarding.table());
         tables
     }
 

@@ -64,6 +64,11 @@ impl Samples {
     /// How many times as long as `other` a call took: the median of the rounds' own ratios, so that what changes on the
     /// machine from one round to the next drops out.
     pub(crate) fn times_as_long_as(&self, other: &Samples) -> f64 {
+        self.spread_against(other).median
+    }
+
+    /// As [`Samples::times_as_long_as`], and between what: the ratio of so many rounds says that much and no more.
+    pub(crate) fn spread_against(&self, other: &Samples) -> Spread {
         let mut ratios: Vec<f64> = self
             .took
             .iter()
@@ -72,7 +77,28 @@ impl Samples {
             .map(|(own, other)| own.as_secs_f64() / other.as_secs_f64())
             .collect();
         ratios.sort_by(f64::total_cmp);
-        ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+        Spread::of(&ratios)
+    }
+}
+
+/// The median of what was observed, and the two observations between which the true one lies in 95 of 100 cases, however
+/// the values are distributed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+impl Spread {
+    /// Of sorted values. A median has (n ± 1.96 √n) / 2 of n values below it: the sign test's bounds. With fewer than six
+    /// values, all of them are not enough for 95 of 100.
+    fn of(sorted: &[f64]) -> Self {
+        let count = sorted.len();
+        let beyond = (count - (count * 384 / 100).isqrt().min(count)) / 2;
+        let outside = beyond.saturating_sub(1);
+        let at = |place: usize| sorted.get(place).copied().unwrap_or(f64::NAN);
+        Spread { median: at(count / 2), low: at(outside), high: at(count.saturating_sub(1 + outside)) }
     }
 }
 
@@ -97,6 +123,11 @@ pub(crate) fn milliseconds(time: Duration) -> String {
 
 /// A ratio, likewise.
 pub(crate) fn ratio(value: f64) -> String {
+    number(value)
+}
+
+/// Any number, likewise. A dash for what was not measured.
+pub(crate) fn number(value: f64) -> String {
     match value {
         v if v.is_nan() => "–".to_owned(),
         v if v < 10.0 => format!("{v:.2}"),
@@ -131,6 +162,16 @@ mod tests {
         let (one, other) = (samples(&[20, 22, 200, 220, 210]), samples(&[10, 11, 100, 110, 105]));
         assert!((one.times_as_long_as(&other) - 2.0).abs() < 1e-9);
         assert!(one.times_as_long_as(&Samples::default()).is_nan());
+    }
+
+    #[test]
+    fn few_rounds_say_less_than_many() {
+        let spread = |count: u32| Spread::of(&(1..=count).map(f64::from).collect::<Vec<_>>());
+        // Tables of the sign test have these ranks.
+        assert_eq!(spread(6), Spread { median: 4.0, low: 1.0, high: 6.0 });
+        assert_eq!(spread(25), Spread { median: 13.0, low: 8.0, high: 18.0 });
+        assert_eq!(spread(100), Spread { median: 51.0, low: 40.0, high: 61.0 });
+        assert!(spread(0).low.is_nan());
     }
 
     #[test]

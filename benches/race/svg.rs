@@ -1,7 +1,9 @@
-//! The picture: distributions, bursts and crowds, in one file that needs nothing else.
+//! The picture: distributions, bursts, crowds and forwarding, in one file that needs nothing else.
 
 mod bars;
+mod bursts;
 mod density;
+mod forwarding;
 mod lines;
 mod scale;
 
@@ -29,8 +31,9 @@ pub(crate) fn draw(machine: &Machine, results: &Results) -> String {
     text(&mut body, MARGIN, y, "small", "start", &machine.to_string());
     y += 30.0;
     y = density::panels(&mut body, results, y) + 40.0;
-    let below = [bars::panel(&mut body, results, y), lines::panel(&mut body, results, y)];
-    let height = below.into_iter().fold(y, f64::max) + MARGIN;
+    let below = [bursts::panel(&mut body, results, y), lines::panel(&mut body, results, y)];
+    y = below.into_iter().fold(y, f64::max) + 40.0;
+    let height = forwarding::panel(&mut body, results, y) + MARGIN;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH:.0} {height:.0}\" width=\"{WIDTH:.0}\" \
          height=\"{height:.0}\" role=\"img\"><title>Times of CNI plugins</title><style>{STYLE}</style>\

@@ -18,6 +18,12 @@ pub enum Answer {
     Attached(Attachment),
     /// Nothing of the attachment is in use any more.
     Detached,
+    /// The pod is as ADD made it.
+    Checked,
+    /// What the runtime does not know is gone.
+    Collected,
+    /// An ADD could be served.
+    Ready,
     /// The call failed.
     Failed(Failure),
 }
@@ -28,8 +34,12 @@ impl Answer {
     /// # Errors
     /// A sentence about what is wrong.
     pub fn read(reply: &[u8]) -> Result<Answer, String> {
-        if reply == br#""detached""# {
-            return Ok(Answer::Detached);
+        match reply {
+            br#""detached""# => return Ok(Answer::Detached),
+            br#""checked""# => return Ok(Answer::Checked),
+            br#""collected""# => return Ok(Answer::Collected),
+            br#""ready""# => return Ok(Answer::Ready),
+            _ => {}
         }
         let mut answer = None;
         members(reply, &mut |member| {

@@ -73,6 +73,12 @@ pub struct Lost {
     pub may_have_acted: bool,
 }
 
+impl From<Lost> for Failure {
+    fn from(lost: Lost) -> Self {
+        lost.failure
+    }
+}
+
 /// What stopped a call.
 enum Stopped {
     /// The kernel refused a step.

@@ -27,6 +27,12 @@ pub enum Command {
     Add,
     /// Detach a pod.
     Del,
+    /// Compare a pod with what ADD made.
+    Check,
+    /// Detach what the runtime does not know.
+    Gc,
+    /// Say whether an ADD could be served.
+    Status,
     /// Name the versions of the specification that are spoken.
     Version,
 }
@@ -44,6 +50,17 @@ pub struct AddVariables<'a> {
     pub pod: Option<PodName>,
     /// `IP` of `CNI_ARGS`, one or several with commas between them.
     pub asked: Asked,
+}
+
+/// What CHECK needs of the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckVariables<'a> {
+    /// `CNI_CONTAINERID`.
+    pub container_id: &'a str,
+    /// `CNI_IFNAME`.
+    pub ifname: &'a str,
+    /// `CNI_NETNS`, not opened yet.
+    pub netns: &'a str,
 }
 
 /// What DEL needs of the environment. Neither the namespace, which may be gone, nor `CNI_ARGS`: the attachment is
@@ -87,6 +104,9 @@ impl<'a> Environment<'a> {
         match self.command.unwrap_or_default() {
             b"ADD" => Ok(Command::Add),
             b"DEL" => Ok(Command::Del),
+            b"CHECK" => Ok(Command::Check),
+            b"GC" => Ok(Command::Gc),
+            b"STATUS" => Ok(Command::Status),
             b"VERSION" => Ok(Command::Version),
             b"" => Err(Failure::new(
                 Cause::InvalidEnvironment,
@@ -96,7 +116,7 @@ impl<'a> Environment<'a> {
             other => Err(Failure::new(
                 Cause::InvalidEnvironment,
                 format!("CNI_COMMAND {} is not served", Quoted(&String::from_utf8_lossy(other))),
-                "this plugin serves ADD, DEL and VERSION",
+                "this plugin serves ADD, DEL, CHECK, GC, STATUS and VERSION",
             )),
         }
     }
@@ -116,6 +136,19 @@ impl<'a> Environment<'a> {
         });
         faults.finish()?;
         Ok(AddVariables { container_id, ifname, netns, pod, asked })
+    }
+
+    /// What CHECK needs.
+    ///
+    /// # Errors
+    /// As [`Environment::for_add`].
+    pub fn for_check(&self) -> Result<CheckVariables<'a>, Failure> {
+        let mut faults = Faults::default();
+        let container_id = faults.check(&CONTAINER_ID, self.container_id);
+        let ifname = faults.check(&IFNAME, self.ifname);
+        let netns = faults.check(&NETNS, self.netns);
+        faults.finish()?;
+        Ok(CheckVariables { container_id, ifname, netns })
     }
 
     /// What DEL needs.

@@ -3,9 +3,12 @@
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Write;
+use core::net::IpAddr;
 
-use dotfour_protocol::{Cause, DEFAULT_SOCKET, Failure, SPOOL_NAME};
+use dotfour_protocol::{Cause, DEFAULT_SOCKET, Failure, SPOOL_NAME, ValidAttachment};
+use ipnet::IpNet;
 use serde_json::value::RawValue;
 
 use crate::asked::Asked;
@@ -16,7 +19,7 @@ use crate::version::CniVersion;
 /// The longest path in the address of a unix socket, in bytes: `sun_path` has 108, one of which ends it.
 const MAX_SOCKET: usize = 107;
 
-/// A network configuration, as far as the plugin acts on it. `prevResult` and whatever else it holds is for others.
+/// A network configuration, as far as the plugin acts on it. Whatever else it holds is for others.
 #[derive(Debug, Clone)]
 pub struct NetConf<'a> {
     /// The format the result must have.
@@ -31,6 +34,10 @@ pub struct NetConf<'a> {
     pub dns: Option<&'a RawValue>,
     /// `runtimeConfig` and `args`. Only ADD looks into them: no fault of theirs may keep a DEL from its work.
     wishes: [Option<&'a RawValue>; 2],
+    /// `prevResult`, for CHECK.
+    previous: Option<&'a RawValue>,
+    /// `cni.dev/valid-attachments`, for GC.
+    valid: Option<&'a RawValue>,
 }
 
 impl<'a> NetConf<'a> {
@@ -42,7 +49,7 @@ impl<'a> NetConf<'a> {
     pub fn parse(input: &'a [u8]) -> Result<Self, Failure> {
         let mut conf = Members::default();
         members(input, &mut |member| conf.take(member)).map_err(invalid_json)?;
-        let Members { version, name, socket, spool, dns, wishes } = conf;
+        let Members { version, name, socket, spool, dns, wishes, previous, valid } = conf;
         let version = CniVersion::from_name(version.as_deref().unwrap_or(CniVersion::UNNAMED))
             .ok_or_else(|| incompatible(version.as_deref()))?;
         let name = name.unwrap_or_default();
@@ -65,7 +72,65 @@ impl<'a> NetConf<'a> {
         {
             return Err(invalid(format!("spoolDir {} must be an absolute path", Quoted(spool))));
         }
-        Ok(NetConf { version, name, socket, spool, dns, wishes })
+        Ok(NetConf { version, name, socket, spool, dns, wishes, previous, valid })
+    }
+
+    /// The addresses in `prevResult`, which CHECK must have.
+    ///
+    /// # Errors
+    /// `invalid-network-config` if there is no `prevResult`, or it is none.
+    pub fn previous_addresses(&self) -> Result<Vec<IpAddr>, Failure> {
+        let Some(previous) = self.previous.filter(|raw| raw.get() != "null") else {
+            return Err(invalid(String::from("CHECK needs prevResult, the result of the ADD")));
+        };
+        let mut addresses = Vec::new();
+        let mut take = |ip: Value<'_, 'a>| match ip.name {
+            "address" => match ip.parsed::<IpNet>("an address with its prefix length")? {
+                Some(net) => {
+                    addresses.push(net.addr());
+                    Ok(())
+                }
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        };
+        named("prevResult", Some(previous), &mut |member| match member.name {
+            "ips" => member.elements(&mut |ip| ip.members(&mut take)),
+            _ => Ok(()),
+        })
+        .map_err(invalid)?;
+        Ok(addresses)
+    }
+
+    /// The attachments that GC must spare (SPEC.md 1.1.0, "GC").
+    ///
+    /// # Errors
+    /// `invalid-network-config` if there is no list, or an entry lacks a part: then nobody knows what may be removed.
+    pub fn valid_attachments(&self) -> Result<Vec<ValidAttachment>, Failure> {
+        const NAME: &str = "cni.dev/valid-attachments";
+        // Not even `null`, as Go writes a list that nobody has made: it would free everything.
+        let Some(valid) = self.valid.filter(|raw| raw.get() != "null") else {
+            return Err(invalid(format!("GC needs {NAME}, the list of what must stay; nothing is removed")));
+        };
+        let mut attachments = Vec::new();
+        let mut take = |entry: Value<'_, 'a>| {
+            let (mut container_id, mut ifname) = (None, None);
+            entry.members(&mut |member| {
+                match member.name {
+                    "containerID" => container_id = member.text()?,
+                    "ifname" => ifname = member.text()?,
+                    _ => {}
+                }
+                Ok(())
+            })?;
+            let (Some(container_id), Some(ifname)) = (container_id, ifname) else {
+                return Err(format!("{NAME} has an entry without containerID or ifname; nothing is removed"));
+            };
+            attachments.push(ValidAttachment { container_id: container_id.into_owned(), ifname: ifname.into_owned() });
+            Ok(())
+        };
+        Value { name: NAME, raw: valid }.elements(&mut take).map_err(invalid)?;
+        Ok(attachments)
     }
 
     /// The addresses that the configuration asks for: `runtimeConfig.ips` and `args.cni.ips`.
@@ -115,6 +180,8 @@ struct Members<'a> {
     spool: Option<Cow<'a, str>>,
     dns: Option<&'a RawValue>,
     wishes: [Option<&'a RawValue>; 2],
+    previous: Option<&'a RawValue>,
+    valid: Option<&'a RawValue>,
 }
 
 impl<'a> Members<'a> {
@@ -126,6 +193,8 @@ impl<'a> Members<'a> {
             "dns" => self.dns = dns(member)?,
             "runtimeConfig" => self.wishes[0] = Some(member.raw),
             "args" => self.wishes[1] = Some(member.raw),
+            "prevResult" => self.previous = Some(member.raw),
+            "cni.dev/valid-attachments" => self.valid = Some(member.raw),
             "spoolDir" => self.spool = member.text()?,
             // The runtime has used it to find the program.
             "type" => drop(member.text()?),

@@ -13,7 +13,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use dotfour_protocol::{
-    Attachment, AttachmentKey, Call, Cause, Failure, PodAddress, PodName, Reply, Route, SpooledDel, frame,
+    Attachment, AttachmentKey, Call, Cause, Failure, PodAddress, PodName, Reply, Route, SpooledDel, ValidAttachment,
+    frame,
 };
 use rustix::net::{self, RecvFlags, SendFlags, SocketType};
 use support::daemon::{Daemon, Deed, listen};
@@ -45,6 +46,9 @@ fn daemon(place: &Path) -> Daemon {
     Daemon::start(&place.join("s"), |request| match &request.call {
         Call::Add(_) => say(&attached()),
         Call::Del(_) => say(&Reply::Detached),
+        Call::Check(_) => say(&Reply::Checked),
+        Call::Gc(_) => say(&Reply::Collected),
+        Call::Ready => say(&Reply::Ready),
         Call::Status(_) => Deed::Close,
     })
 }
@@ -106,6 +110,77 @@ fn del_sends_the_key_alone_and_prints_nothing() {
 }
 
 #[test]
+fn check_sends_the_namespace_and_the_addresses_of_the_result_and_prints_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let daemon = daemon(place.path());
+    let with = |previous: &str| {
+        let conf = configuration("1.0.0", daemon.socket()).replacen('{', &format!("{{{previous}"), 1);
+        Execution::new("CHECK", daemon.socket()).stdin(conf)
+    };
+    let output = with(r#""prevResult":{"ips":[{"address":"10.240.4.4/32","gateway":"169.254.1.1"}]},"#).run();
+    assert!(output.status.success());
+    assert_eq!(output.stdout, b"");
+    let (request, descriptors) = daemon.call();
+    let Call::Check(check) = request.call else { panic!("{request:?}") };
+    assert_eq!((check.key, check.addresses), (key(), vec!["10.240.4.4".parse().unwrap()]));
+    assert_eq!(descriptors.len(), 1);
+    for missing in ["", r#""prevResult":null,"#, r#""prevResult":7,"#, r#""prevResult":{"ips":[{"address":"x"}]},"#] {
+        assert_eq!(with(missing).error()["code"], 7, "{missing}");
+    }
+}
+
+#[test]
+fn gc_sends_the_whole_list_or_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let daemon = daemon(place.path());
+    let with = |list: &str| {
+        let conf = configuration("1.1.0", daemon.socket()).replacen('{', &format!("{{{list}"), 1);
+        let mut execution = Execution::new("GC", daemon.socket()).stdin(conf);
+        // The specification wants nothing else for GC.
+        execution.variables.retain(|name, _| name == "CNI_COMMAND" || name == "CNI_PATH");
+        execution
+    };
+    let output = with(r#""cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}],"#).run();
+    assert!(output.status.success(), "{output:?}");
+    let (request, _) = daemon.call();
+    let Call::Gc(gc) = request.call else { panic!("{request:?}") };
+    assert_eq!(gc.network, "azure");
+    assert_eq!(gc.valid, [ValidAttachment { container_id: "a".into(), ifname: "eth0".into() }]);
+    assert!(with(r#""cni.dev/valid-attachments":[],"#).run().status.success());
+    assert!(matches!(daemon.call().0.call, Call::Gc(gc) if gc.valid.is_empty()));
+    for bad in [
+        "",
+        r#""cni.dev/valid-attachments":null,"#,
+        r#""cni.dev/valid-attachments":{},"#,
+        r#""cni.dev/valid-attachments":[{"containerID":"a"}],"#,
+        r#""cni.dev/valid-attachments":["a"],"#,
+    ] {
+        assert_eq!(with(bad).error()["code"], 7, "{bad}");
+    }
+    // A node's thousand attachments fit; more than a message holds is an error, and nothing is asked.
+    let list = |count: usize| {
+        let entry = format!(r#"{{"containerID":"{}","ifname":"eth0"}}"#, "f".repeat(64));
+        format!(r#""cni.dev/valid-attachments":[{}],"#, vec![entry; count].join(","))
+    };
+    assert!(with(&list(1_000)).run().status.success());
+    assert!(matches!(daemon.call().0.call, Call::Gc(gc) if gc.valid.len() == 1_000));
+    assert_eq!(with(&list(4_000)).error()["code"], 102);
+}
+
+#[test]
+fn status_is_silent_if_an_add_could_be_served_and_says_50_if_not() {
+    let place = tempfile::tempdir().unwrap();
+    let daemon = daemon(place.path());
+    let mut execution = Execution::new("STATUS", daemon.socket());
+    execution.variables.retain(|name, _| name == "CNI_COMMAND");
+    let output = execution.run();
+    assert!(output.status.success() && output.stdout.is_empty());
+    let error = Execution::new("STATUS", place.path().join("nobody").to_str().unwrap()).error();
+    assert_eq!(error["code"], 50);
+    assert!(error["msg"].as_str().unwrap().starts_with("not-ready: daemon-unavailable: "), "{error}");
+}
+
+#[test]
 fn version_lists_what_is_served_without_a_daemon() {
     let result = Execution::new("VERSION", "/nowhere").result();
     assert_eq!(
@@ -128,7 +203,7 @@ fn bad_input_is_one_error_object_with_its_code_and_nothing_is_asked_of_the_daemo
     let conf = |text: &str| add().stdin(text);
     for (execution, code, says) in [
         (add().without("CNI_COMMAND"), 4, "CNI_COMMAND is missing"),
-        (add().with("CNI_COMMAND", "CHECK"), 4, "CNI_COMMAND \"CHECK\""),
+        (add().with("CNI_COMMAND", "UPDATE"), 4, "CNI_COMMAND \"UPDATE\""),
         (add().with("CNI_COMMAND", ""), 4, "CNI_COMMAND is missing"),
         (add().without("CNI_CONTAINERID"), 4, "CNI_CONTAINERID is missing"),
         (add().with("CNI_CONTAINERID", "../x"), 4, "CNI_CONTAINERID \"../x\" must"),

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::Batch;
+use crate::{Batch, KernelError, Socket};
 
 pub(crate) fn family(address: IpAddr) -> AddressFamily {
     match address {
@@ -23,6 +23,17 @@ pub enum PrefixRoute {
     Add,
     /// `noprefixroute`: the caller adds the routes it wants.
     Omit,
+}
+
+/// An address on a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkAddress {
+    /// Index of the link.
+    pub link: u32,
+    /// The address, with its prefix.
+    pub address: IpNet,
+    /// Whether it is good on this link alone, as those are that the kernel makes itself.
+    pub link_scope: bool,
 }
 
 impl Batch {
@@ -45,6 +56,33 @@ impl Batch {
     pub fn delete_address(&mut self, step: &'static str, link: u32, address: IpNet) {
         self.push(step, RouteNetlinkMessage::DelAddress(message(link, address)), 0);
     }
+}
+
+impl Socket {
+    /// The addresses of all links, of both families. Its cost grows with their number: not for the path of a pod.
+    pub fn addresses(&mut self) -> Result<Vec<LinkAddress>, KernelError> {
+        let mut batch = Batch::new();
+        batch.push("list the addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP);
+        let mut found = Vec::new();
+        self.exchange(batch, |object| found.extend(read_address(object)))?;
+        Ok(found)
+    }
+}
+
+/// Reads an address out of a netlink message; `None` if the message is about something else.
+pub fn read_address(message: RouteNetlinkMessage) -> Option<LinkAddress> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    let (mut local, mut address) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(found) => local = Some(*found),
+            AddressAttribute::Address(found) => address = Some(*found),
+            _ => {}
+        }
+    }
+    // They differ only on point-to-point links, where the other one is the peer's.
+    let address = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
+    Some(LinkAddress { link: message.header.index, address, link_scope: message.header.scope == AddressScope::Link })
 }
 
 fn message(link: u32, address: IpNet) -> AddressMessage {

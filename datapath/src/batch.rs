@@ -4,7 +4,7 @@
 //! system call. A batch is not a transaction: a message behind a failed one is still carried out. Whoever builds a
 //! batch must be able to undo all of it.
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{DecodeError, NLM_F_ACK, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 
@@ -20,6 +20,8 @@ pub struct Batch {
 pub(crate) struct Step {
     pub(crate) name: &'static str,
     pub(crate) tolerated: Option<Errno>,
+    /// The object asked for is the answer; there is no acknowledgement behind it.
+    pub(crate) answered_by_object: bool,
     starts_at: usize,
 }
 
@@ -44,7 +46,15 @@ impl Batch {
         }
         // Netlink wants messages at multiples of four.
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-        self.steps.push(Step { name: step, tolerated: None, starts_at });
+        self.steps.push(Step { name: step, tolerated: None, answered_by_object: false, starts_at });
+    }
+
+    /// Adds a request for one object, which is its answer: an acknowledgement behind it would be one more to read.
+    pub(crate) fn push_question(&mut self, step: &'static str, message: RouteNetlinkMessage) {
+        self.push(step, message, 0);
+        if let Some(last) = self.steps.last_mut() {
+            last.answered_by_object = true;
+        }
     }
 
     /// Lets the kernel refuse the request added last for one reason, which then counts as success. For requests whose
@@ -70,6 +80,7 @@ impl Batch {
     pub(crate) fn into_bytes(mut self) -> (Vec<u8>, Vec<Step>) {
         const FLAGS_OFFSET: usize = 6;
         if let Some(last) = self.steps.last()
+            && !last.answered_by_object
             && let Some(flags) = self.bytes.get_mut(last.starts_at + FLAGS_OFFSET..last.starts_at + FLAGS_OFFSET + 2)
             && let [low, high] = flags
         {
@@ -80,38 +91,75 @@ impl Batch {
     }
 }
 
-/// One answer of the kernel, taken apart.
+/// One answer of the kernel, as far as it has to be taken apart.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum Answer<'d> {
     /// The request with this sequence number was carried out.
     Acknowledged(u32),
     /// The request with this sequence number failed with this (positive) errno.
     Failed(u32, i32),
-    /// An object that was asked for.
-    Object(RouteNetlinkMessage),
+    /// An object, asked for by the request with this sequence number. Not everybody who asks wants to read it.
+    Object(u32, Object<'d>),
     /// The end of a dump.
     Done,
     /// Nothing of interest.
     Noise,
 }
 
-/// Takes a datagram from the kernel apart.
-pub(crate) fn parse_answers(mut datagram: &[u8]) -> Result<Vec<Answer>, netlink_packet_core::DecodeError> {
-    let mut answers = Vec::with_capacity(1);
-    while datagram.len() >= 16 {
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram)?;
-        let length = usize::try_from(message.header.length).unwrap_or(usize::MAX).next_multiple_of(4);
-        let sequence = message.header.sequence_number;
-        answers.push(match message.payload {
-            NetlinkPayload::Error(error) => match error.code {
-                None => Answer::Acknowledged(sequence),
-                Some(code) => Answer::Failed(sequence, code.get().saturating_abs()),
-            },
-            NetlinkPayload::InnerMessage(object) => Answer::Object(object),
-            NetlinkPayload::Done(_) => Answer::Done,
-            _ => Answer::Noise,
-        });
-        datagram = datagram.get(length.max(16)..).unwrap_or_default();
+/// An object as the kernel sent it.
+#[derive(Debug)]
+pub(crate) struct Object<'d>(&'d [u8]);
+
+impl Object<'_> {
+    /// Reads it. `None` if it is no object of route netlink.
+    pub(crate) fn read(&self) -> Result<Option<RouteNetlinkMessage>, DecodeError> {
+        Ok(match NetlinkMessage::<RouteNetlinkMessage>::deserialize(self.0)?.payload {
+            NetlinkPayload::InnerMessage(object) => Some(object),
+            _ => None,
+        })
     }
-    Ok(answers)
+}
+
+/// The first message type that is not netlink's own (netlink(7), `NLMSG_MIN_TYPE`).
+const FIRST_OBJECT_TYPE: u16 = 16;
+
+/// The length of a message's header, in bytes.
+const HEADER: usize = 16;
+
+/// Takes a datagram from the kernel apart.
+pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Result<Answer<'_>, DecodeError>> {
+    std::iter::from_fn(move || {
+        if datagram.len() < HEADER {
+            return None;
+        }
+        let message = match NetlinkBuffer::new_checked(datagram) {
+            Ok(message) => message,
+            Err(e) => {
+                datagram = &[];
+                return Some(Err(e));
+            }
+        };
+        let length = usize::try_from(message.length()).unwrap_or(usize::MAX);
+        let answer = if message.message_type() >= FIRST_OBJECT_TYPE {
+            let object = Object(datagram.get(..length).unwrap_or(datagram));
+            Ok(Answer::Object(message.sequence_number(), object))
+        } else {
+            control(datagram, message.sequence_number())
+        };
+        let length = length.max(HEADER);
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(answer)
+    })
+}
+
+/// Reads one of netlink's own messages.
+fn control(message: &[u8], sequence: u32) -> Result<Answer<'static>, DecodeError> {
+    Ok(match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message)?.payload {
+        NetlinkPayload::Error(error) => match error.code {
+            None => Answer::Acknowledged(sequence),
+            Some(code) => Answer::Failed(sequence, code.get().saturating_abs()),
+        },
+        NetlinkPayload::Done(_) => Answer::Done,
+        _ => Answer::Noise,
+    })
 }

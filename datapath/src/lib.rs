@@ -2,11 +2,12 @@
 //! and network namespaces.
 //!
 //! A [`Batch`] collects messages and a [`Socket`] sends them in one system call; what goes into a batch is said in
-//! [`link`], [`address`], [`route`] and [`neighbour`]. The crate knows no policy: not which address is whose, nor what
+//! [`link`], [`address`], [`route`] and [`neighbour`]. [`departures`] tells of links that vanish. The crate knows no policy: not which address is whose, nor what
 //! a pod should look like. Everything here blocks, and none of it reads the clock.
 
 pub mod address;
 pub mod batch;
+pub mod departures;
 pub mod link;
 pub mod mac;
 pub mod neighbour;
@@ -15,6 +16,7 @@ pub mod route;
 pub mod socket;
 
 pub use batch::Batch;
+pub use departures::{Departure, Departures};
 pub use mac::Mac;
 pub use netns::Netns;
 pub use socket::{KernelError, Socket};

@@ -5,7 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use rustix::io::Errno;
 
@@ -69,6 +70,8 @@ pub struct LinkChange<'a> {
     pub master: Option<u32>,
     /// IPv4 settings of the link.
     pub ipv4: &'a [(Ipv4Setting, u32)],
+    /// Whether the kernel gives the link an IPv6 address of its own when it comes up (`addr_gen_mode`).
+    pub ipv6_link_local: Option<bool>,
 }
 
 /// Which link is meant.
@@ -142,8 +145,16 @@ impl Batch {
         message.attributes.extend(change.alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
         message.attributes.extend(change.group.map(LinkAttribute::Group));
         message.attributes.extend(change.master.map(LinkAttribute::Controller));
+        let mut families = Vec::new();
         if !change.ipv4.is_empty() {
-            message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![ipv4(change.ipv4)])]));
+            families.push(AfSpecUnspec::Inet(vec![ipv4(change.ipv4)]));
+        }
+        families.extend(change.ipv6_link_local.map(|wanted| {
+            let mode = if wanted { In6AddrGenMode::Eui64 } else { In6AddrGenMode::None };
+            AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode)])
+        }));
+        if !families.is_empty() {
+            message.attributes.push(LinkAttribute::AfSpecUnspec(families));
         }
         self.push(step, RouteNetlinkMessage::SetLink(message), 0);
     }
@@ -165,11 +176,21 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// Asks for one link. The kernel looks at the link's carrier on the way, which it otherwise does a moment after it has
+    /// changed. To be the last request of a batch.
+    pub fn get_link(&mut self, step: &'static str, link: LinkId<'_>) {
+        let mut message = address_link(link);
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        self.push_question(step, RouteNetlinkMessage::GetLink(message));
+    }
+}
+
 impl Socket {
     /// One link of the socket's namespace, or `None` if there is no such link.
     pub fn link(&mut self, link: LinkId<'_>) -> Result<Option<Link>, KernelError> {
         let mut batch = Batch::new();
-        batch.push("look up a link", RouteNetlinkMessage::GetLink(address_link(link)), 0);
+        batch.get_link("look up a link", link);
         let mut found = None;
         match self.exchange(batch, |object| found = found.take().or_else(|| read_link(object))) {
             Err(e) if e.errno() == Some(Errno::NODEV) => Ok(None),

@@ -1,13 +1,26 @@
-//! Permanent neighbour entries.
+//! Neighbour entries.
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 
 use crate::address::family;
-use crate::{Batch, Mac};
+use crate::{Batch, KernelError, Mac, Socket};
+
+/// A neighbour entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Index of its link.
+    pub link: u32,
+    /// Whose it is.
+    pub address: IpAddr,
+    /// The MAC it names, if it has one.
+    pub mac: Option<Mac>,
+    /// Whether it stays for ever.
+    pub permanent: bool,
+}
 
 impl Batch {
     /// Makes a permanent neighbour entry, in the place of any other for this address on this link.
@@ -22,6 +35,33 @@ impl Batch {
     pub fn delete_neighbour(&mut self, step: &'static str, link: u32, address: IpAddr) {
         self.push(step, RouteNetlinkMessage::DelNeighbour(message(link, address)), 0);
     }
+}
+
+impl Socket {
+    /// The neighbour entries of all links, of both families. Its cost grows with their number: not for the path of a pod.
+    pub fn neighbours(&mut self) -> Result<Vec<Neighbour>, KernelError> {
+        let mut batch = Batch::new();
+        batch.push("list the neighbours", RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), NLM_F_DUMP);
+        let mut found = Vec::new();
+        self.exchange(batch, |object| found.extend(read_neighbour(object)))?;
+        Ok(found)
+    }
+}
+
+/// Reads a neighbour entry out of a netlink message; `None` if the message is about something else.
+pub fn read_neighbour(message: RouteNetlinkMessage) -> Option<Neighbour> {
+    let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
+    let (mut address, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some(IpAddr::V4(*v4)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address = Some(IpAddr::V6(*v6)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok().map(Mac),
+            _ => {}
+        }
+    }
+    let permanent = message.header.state == NeighbourState::Permanent;
+    Some(Neighbour { link: message.header.ifindex, address: address?, mac, permanent })
 }
 
 fn message(link: u32, address: IpAddr) -> NeighbourMessage {

@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::RouteNetlinkMessage;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::Batch;
 use crate::address::family;
+use crate::{Batch, KernelError, Socket};
 
 /// A unicast route of the main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,53 @@ impl Batch {
     /// same destination goes. One that is not there is refused with `ESRCH`.
     pub fn delete_route(&mut self, step: &'static str, route: &Route) {
         self.push(step, RouteNetlinkMessage::DelRoute(message(route)), 0);
+    }
+}
+
+impl Socket {
+    /// The unicast routes of the main table that leave by a link of their own, of both families. Its cost grows with their
+    /// number: not for the path of a pod.
+    pub fn routes(&mut self) -> Result<Vec<Route>, KernelError> {
+        let mut batch = Batch::new();
+        batch.push("list the routes", RouteNetlinkMessage::GetRoute(RouteMessage::default()), NLM_F_DUMP);
+        let mut found = Vec::new();
+        self.exchange(batch, |object| found.extend(read_route(object)))?;
+        Ok(found)
+    }
+}
+
+/// Reads a route out of a netlink message; `None` if it is not one of those that [`Route`] describes.
+pub fn read_route(message: RouteNetlinkMessage) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+    let header = &message.header;
+    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
+        return None;
+    }
+    let everything: IpNet = match header.address_family {
+        AddressFamily::Inet6 => Ipv6Net::default().into(),
+        _ => Ipv4Net::default().into(),
+    };
+    let protocol = header.protocol.into();
+    let mut route = Route { destination: everything, gateway: None, link: 0, preferred_source: None, protocol };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => route.link = *index,
+            RouteAttribute::Gateway(gateway) => route.gateway = ip(gateway),
+            RouteAttribute::PrefSource(source) => route.preferred_source = ip(source),
+            RouteAttribute::Destination(to) => {
+                route.destination = IpNet::new(ip(to)?, header.destination_prefix_length).ok()?;
+            }
+            _ => {}
+        }
+    }
+    (route.link != 0).then_some(route)
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
     }
 }
 

@@ -10,7 +10,7 @@ use dotfour_datapath::address::PrefixRoute;
 use dotfour_datapath::link::{Ipv4Setting, LinkChange, LinkId, VethEnd, VethPair};
 use dotfour_datapath::netns::open_socket_in;
 use dotfour_datapath::route::{IfPresent, Route};
-use dotfour_datapath::{Batch, Mac, Netns, Socket};
+use dotfour_datapath::{Batch, Departure, Departures, Mac, Netns, Socket};
 use rustix::io::Errno;
 
 const POD_MAC: Mac = Mac([0x0a, 0xd4, 10, 240, 0, 5]);
@@ -151,6 +151,55 @@ fn a_port_of_a_bridge_names_its_master_and_leaves_the_bridge_its_own_mac() {
         assert_eq!(socket.link(LinkId::Name("twin")).unwrap().unwrap().master, None);
     })
     .unwrap();
+}
+
+#[test]
+fn a_deleted_link_is_told_of_and_what_is_made_or_changed_is_not() {
+    let (node, pod) = (netns(), netns());
+    node.run(|| {
+        let mut departures = Departures::listen().unwrap();
+        let mut socket = Socket::open().unwrap();
+        for index in [100, 101] {
+            let mut batch = Batch::new();
+            batch.create_veth("create", &pair(&pod, index));
+            let change = LinkChange { alias: Some("ours"), up: Some(false), ..LinkChange::default() };
+            batch.change_link("change", LinkId::Index(index), &change);
+            batch.delete_link("delete", LinkId::Index(index));
+            socket.run(batch).unwrap();
+        }
+        // Anything else that had come through would come first.
+        assert_eq!(departures.wait().unwrap(), Departure::Link(100));
+        assert_eq!(departures.wait().unwrap(), Departure::Link(101));
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_link_has_no_address_of_its_own_unless_it_is_wanted() {
+    let (node, pod) = (netns(), netns());
+    let addresses = |wanted| {
+        node.run(|| {
+            let mut socket = Socket::open().unwrap();
+            let mut batch = Batch::new();
+            batch.create_veth("create", &pair(&pod, 100));
+            let change = LinkChange { ipv6_link_local: wanted, ..LinkChange::default() };
+            batch.change_link("say", LinkId::Index(100), &change);
+            socket.run(batch).unwrap();
+            let mut inside = open_socket_in(pod.as_fd(), &Netns::current().unwrap()).unwrap();
+            let mut batch = Batch::new();
+            batch.change_link("up", LinkId::Index(2), &LinkChange { up: Some(true), ..LinkChange::default() });
+            inside.run(batch).unwrap();
+            // Looking makes the kernel notice the carrier, and with it comes the address.
+            socket.link(LinkId::Index(100)).unwrap();
+            let addresses = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap().lines().count();
+            let mut batch = Batch::new();
+            batch.delete_link("delete", LinkId::Index(100));
+            socket.run(batch).unwrap();
+            addresses
+        })
+        .unwrap()
+    };
+    assert_eq!((addresses(Some(false)), addresses(Some(true)), addresses(None)), (0, 1, 1));
 }
 
 #[test]

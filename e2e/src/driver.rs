@@ -165,10 +165,13 @@ impl<'a> Driver<'a> {
     /// Waits for the end of a pause. `None`: all is over.
     fn next_task(&self, rng: &mut Rng) -> Option<Task> {
         let mut book = self.lock();
-        while book.paused && !book.over {
+        if book.paused && !book.over {
             book.idle += 1;
+            // Once: whoever woke the others each time would keep all of them awake.
             self.changed.notify_all();
-            book = self.changed.wait(book).unwrap_or_else(PoisonError::into_inner);
+            while book.paused && !book.over {
+                book = self.changed.wait(book).unwrap_or_else(PoisonError::into_inner);
+            }
             book.idle -= 1;
         }
         if book.over {

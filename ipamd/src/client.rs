@@ -53,7 +53,7 @@ fn page(socket: &Path, question: Status) -> Result<NodeStatus, ClientError> {
     match decode_reply(&bytes)? {
         Reply::Status(status) => Ok(status),
         Reply::Failed(failure) => Err(failure.into()),
-        Reply::Attached(_) | Reply::Detached => Err(ClientError::Unexpected),
+        _ => Err(ClientError::Unexpected),
     }
 }
 

@@ -8,8 +8,10 @@ use ipnet::IpNet;
 
 use crate::pool::Rest;
 
+mod metrics;
 mod raw;
 
+pub use metrics::MetricsTarget;
 use raw::{Raw, one_line};
 
 /// A checked configuration.
@@ -35,6 +37,10 @@ pub struct Config {
     pub source: Source,
     /// How long to wait between two looks at the source.
     pub refresh: Duration,
+    /// Where metrics are served.
+    pub metrics: MetricsTarget,
+    /// From how long on an ADD is reported as slow.
+    pub slow_add: Duration,
     /// Keys that are understood but have no effect in this version, for a warning.
     pub without_effect: Vec<&'static str>,
 }

@@ -21,13 +21,16 @@ use crate::lease::journal::remember;
 use crate::lease::ledger::NotRecorded;
 use crate::lease::recover::{self, Found};
 use crate::lease::{Identity, Journal, Ledger};
+use crate::metrics::Metrics;
+use crate::metrics::endpoint::Endpoint;
+use crate::metrics::exposition::Exposition;
 use crate::nic::{self, Nic, NicError};
 use crate::pool::{Exclusion, Pool, eligible};
 use crate::refill::{Refill, reserve};
 use crate::server::Server;
 use crate::source::{AddressSource, NicView, SourceError};
 use crate::verbs::{Node, now};
-use crate::watch::watch;
+use crate::watch;
 use crate::wiring::Janitor;
 use crate::wiring::names::LINK_INDICES;
 use crate::wiring::pod::LinkIndices;
@@ -85,6 +88,15 @@ pub enum StartError {
         #[source]
         source: NotRecorded,
     },
+    /// Metrics cannot be served.
+    #[error("metrics: {target} cannot be served; free it, or give metrics another place")]
+    Metrics {
+        /// The configured place.
+        target: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The socket cannot be served.
     #[error("socket: {path} cannot be served")]
     Socket {
@@ -113,6 +125,10 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     let signals = |kind| signal(kind).map_err(|source| StartError::Setup { what: "listen for signals", source });
     let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
 
+    // Before anything is changed, so that a place that is taken is one clear error. Scrapers wait in line until then.
+    let endpoint = Endpoint::bind(&config.metrics)
+        .await
+        .map_err(|source| StartError::Metrics { target: config.metrics.to_string(), source })?;
     let source = AddressSource::new(config);
     let reports = first_report(&source).await?;
     let view = observe().await?;
@@ -132,14 +148,17 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     ledger
         .checkpoint()
         .map_err(|source| StartError::NotRecorded { path: config.state_dir.display().to_string(), source })?;
-    let node = Node::new(ledger, nic, config.networks.clone(), source.kind(), janitor);
+    let metrics = Metrics::new(config.slow_add);
+    let node = Node::new(ledger, nic, config.networks.clone(), source.kind(), janitor, metrics);
     let indices = Arc::new(LinkIndices::starting_at(index_seed(&view)));
     let (notices, noticed) = mpsc::channel();
     let keeper_thread = keeper::start(Arc::clone(&node), &indices, config.spool_dir.clone(), noticed)
         .map_err(|source| StartError::Setup { what: "open spoolDir", source })?;
-    let watch = tokio::spawn(watch(notices.clone()));
+    watch::start(notices.clone())
+        .map_err(|source| StartError::Setup { what: "listen for links that vanish", source })?;
     let server = Server::start(&config.socket, &node, &indices)
         .map_err(|source| StartError::Socket { path: config.socket.display().to_string(), source })?;
+    let scrapes = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(Exposition::of(&node))));
     info!(
         nic = node.nic.name, address = %node.nic.address, source = source.kind(), recovered = found.pods.len(),
         "serving on {}: {counts}", config.socket.display()
@@ -159,8 +178,12 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     }
     info!("stopping; pods keep their wiring");
     server.stop();
-    watch.abort();
-    // The keeper listens until it is told.
+    if let Some(scrapes) = scrapes {
+        scrapes.abort();
+        // Its end removes the socket.
+        let _ = scrapes.await;
+    }
+    // The keeper works until it is told.
     let _ = notices.send(Notice::Stop);
     join(keeper_thread);
     drop(refill);

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use dotfour_datapath::address::read_address;
 use dotfour_datapath::link::{Link, read_link};
+use dotfour_datapath::route::read_route;
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use netlink_packet_route::route::RouteAttribute;
 
 /// The node's links, their addresses, and where its default route leads.
 #[derive(Debug, Clone, Default)]
@@ -83,60 +84,25 @@ async fn dump(handle: &rtnetlink::Handle) -> Result<NodeView, ObserveError> {
     }
     let mut addresses = handle.address().get().execute();
     while let Some(message) = addresses.try_next().await.map_err(failed("addresses"))? {
-        // Local differs from Address only on point-to-point links, where Address is the peer's.
-        let local = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) => Some(*address),
-            _ => None,
-        });
-        let either = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(address) => Some(*address),
-            _ => None,
-        });
-        if let Some(net) = local.or(either).and_then(|a| IpNet::new(a, message.header.prefix_len).ok()) {
-            view.addresses.entry(message.header.index).or_default().push(net);
-        }
+        let Some(found) = read_address(RouteNetlinkMessage::NewAddress(message)) else { continue };
+        view.addresses.entry(found.link).or_default().push(found.address);
     }
     let mut routes = handle.route().get(rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new().build()).execute();
     let mut best = None;
-    while let Some(route) = routes.try_next().await.map_err(failed("routes"))? {
-        let Some(route) = read_route(&route) else { continue };
-        match route.destination.map(|net| (net.prefix_len(), net.addr())) {
-            None | Some((0, _)) if best.is_none_or(|(lowest, _)| route.metric < lowest) => {
-                best = Some((route.metric, route.link));
-            }
-            Some((32 | 128, address)) => {
-                view.host_routes.push(HostRoute { address, link: route.link, protocol: route.protocol });
-            }
-            _ => {}
+    while let Some(message) = routes.try_next().await.map_err(failed("routes"))? {
+        let metric = message.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Priority(metric) => Some(*metric),
+            _ => None,
+        });
+        let metric = metric.unwrap_or_default();
+        let Some(route) = read_route(RouteNetlinkMessage::NewRoute(message)) else { continue };
+        let (address, length) = (route.destination.addr(), route.destination.prefix_len());
+        if length == 0 && best.is_none_or(|(lowest, _)| metric < lowest) {
+            best = Some((metric, route.link));
+        } else if length == route.destination.max_prefix_len() {
+            view.host_routes.push(HostRoute { address, link: route.link, protocol: route.protocol });
         }
     }
     view.default_route_link = best.map(|(_, link)| link);
     Ok(view)
-}
-
-struct Route {
-    /// Absent for a default route.
-    destination: Option<IpNet>,
-    metric: u32,
-    link: u32,
-    protocol: u8,
-}
-
-/// A unicast route of the main table with a link of its own.
-fn read_route(message: &RouteMessage) -> Option<Route> {
-    if message.header.table != RouteHeader::RT_TABLE_MAIN || message.header.kind != RouteType::Unicast {
-        return None;
-    }
-    let mut route = Route { destination: None, metric: 0, link: 0, protocol: message.header.protocol.into() };
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Priority(metric) => route.metric = *metric,
-            RouteAttribute::Oif(index) => route.link = *index,
-            RouteAttribute::Destination(RouteAddress::Inet(v4)) => {
-                route.destination = IpNet::new((*v4).into(), message.header.destination_prefix_length).ok();
-            }
-            _ => {}
-        }
-    }
-    (route.link != 0).then_some(route)
 }

@@ -7,14 +7,16 @@
 //! - [`pool`] is pure: which address is in which state, and whose. [`lease`] puts its changes on record, and restores it
 //!   from kernel and record after a restart; [`takeover`] finds who else uses its addresses.
 //! - [`refill`] looks at source and node again and again, and lets the pool follow.
-//! - [`server`] takes calls from the plugin; [`verbs`] has one file for each; [`wiring`] makes and unmakes a pod's links.
+//! - [`server`] takes calls from the plugin, each a [`caller`]; [`verbs`] has one file for each; [`wiring`] makes and unmakes a pod's links.
 //!   [`client`] is the other end, for `dotfourctl` and tests.
 //! - [`keeper`] ends what ended without telling: links that vanished ([`watch`]), DELs that found no daemon ([`spool`]).
+//! - [`metrics`] counts and times all that, and serves it to Prometheus.
 //! - [`errors`] turns what went wrong into what an operator reads.
 //!
 //! Invariants: the pool is never locked over IO or a kernel call; an assigned address never leaves the pool; one call at a
 //! time works on an attachment; only [`wiring`] changes pod networking.
 
+pub mod caller;
 pub mod client;
 pub mod config;
 pub mod daemon;
@@ -22,6 +24,7 @@ pub mod errors;
 pub mod keeper;
 pub mod kernel;
 pub mod lease;
+pub mod metrics;
 pub mod nic;
 pub mod pool;
 pub mod refill;

@@ -43,6 +43,7 @@ impl<'c> Refill<'c> {
             Err(reason) if !self.failing => warn!("the pool stays as it is: {reason}"),
             _ => {}
         }
+        self.node.metrics.source_report(outcome.is_ok());
         self.failing = outcome.is_err();
     }
 

@@ -13,6 +13,7 @@ use dotfour_protocol::frame::decode_spooled;
 use tracing::{info, warn};
 
 use crate::errors::with_source;
+use crate::metrics::Spooled;
 use crate::verbs::{Ended, Node, Reason};
 use crate::wiring::Wirer;
 
@@ -60,19 +61,27 @@ impl Spool {
             Err(reason) => {
                 warn!("{} is set aside: {reason}", path.display());
                 self.set_aside(path);
+                node.metrics.spooled(Spooled::SetAside);
                 return;
             }
         };
         let key = Arc::new(del.key);
-        match node.end(&key, Duration::from_nanos(del.at_ns), Reason::Spooled, wirer) {
-            Ok(Ended::Released) => {}
-            Ok(Ended::AddedSince) => info!(%key, "a spooled DEL is void: the pod was added again since"),
-            Ok(Ended::Unknown) => info!(%key, "a spooled DEL found nothing to end"),
+        let outcome = match node.end(&key, Duration::from_nanos(del.at_ns), Reason::Spooled, wirer) {
+            Ok(Ended::Released(_)) => Spooled::Released,
+            Ok(Ended::AddedSince) => {
+                info!(%key, "a spooled DEL is void: the pod was added again since");
+                Spooled::AddedSince
+            }
+            Ok(Ended::Unknown) => {
+                info!(%key, "a spooled DEL found nothing to end");
+                Spooled::Unknown
+            }
             Err(e) => {
                 warn!(%key, "a spooled DEL has to wait: {}", with_source(&e));
                 return;
             }
-        }
+        };
+        node.metrics.spooled(outcome);
         if let Err(e) = fs::remove_file(path) {
             warn!("{} is done and cannot be removed: {e}", path.display());
         }

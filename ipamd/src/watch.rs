@@ -1,45 +1,48 @@
 //! Listens to the kernel for links that vanish.
+//!
+//! A thread of its own that blocks: it sleeps for hours, and no pod that comes wakes it.
 
-use std::sync::mpsc::Sender;
+use std::io;
+use std::sync::mpsc::{SendError, Sender};
+use std::thread;
+use std::time::Duration;
 
-use futures_util::StreamExt;
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::LinkMessage;
-use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::NetlinkPayload;
+use dotfour_datapath::{Departure, Departures};
 use tracing::warn;
 
 use crate::keeper::Notice;
 use crate::wiring::names::LINK_INDICES;
 
-/// Tells the keeper of every link of ours that vanishes, for as long as the daemon runs. Where events were lost, says so.
-pub async fn watch(notices: Sender<Notice>) {
-    loop {
-        match rtnetlink::new_multicast_connection(&[MulticastGroup::Link]) {
-            Ok((connection, _handle, mut messages)) => {
-                let connection = tokio::spawn(connection);
-                // What happened before this moment went unseen.
-                let _ = notices.send(Notice::EventsLost);
-                while let Some((message, _)) = messages.next().await {
-                    let notice = match message.payload {
-                        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => vanished(&link),
-                        NetlinkPayload::Overrun(_) => Some(Notice::EventsLost),
-                        _ => None,
-                    };
-                    if notice.is_some_and(|notice| notices.send(notice).is_err()) {
-                        connection.abort();
-                        return;
-                    }
-                }
-                connection.abort();
-            }
-            Err(e) => warn!("cannot listen for links: {e}"),
-        }
-        // The socket fails when its buffer overruns; a new one, and a look at everything, makes up for it.
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
+/// How long to wait before listening again where that failed, and after events were missed: a look at everything should
+/// not come more often.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Starts telling the keeper of every link of ours that vanishes in the calling thread's namespace, and where events were
+/// missed, of that. The thread ends when there is no keeper any more and a link vanishes, or with the process.
+pub fn start(notices: Sender<Notice>) -> io::Result<()> {
+    let departures = Departures::listen()?;
+    thread::Builder::new().name("watch".into()).spawn(move || {
+        // What happened before this moment went unseen.
+        let _ = notices.send(Notice::EventsLost).and_then(|()| listen(departures, &notices));
+    })?;
+    Ok(())
 }
 
-fn vanished(link: &LinkMessage) -> Option<Notice> {
-    LINK_INDICES.contains(&link.header.index).then_some(Notice::LinkGone(link.header.index))
+/// Returns once nobody wants to know any more.
+fn listen(mut departures: Departures, notices: &Sender<Notice>) -> Result<(), SendError<Notice>> {
+    loop {
+        match departures.wait() {
+            Ok(Departure::Link(index)) if LINK_INDICES.contains(&index) => notices.send(Notice::LinkGone(index))?,
+            Ok(Departure::Link(_)) => {}
+            Ok(Departure::Missed) => {
+                thread::sleep(PAUSE);
+                notices.send(Notice::EventsLost)?;
+            }
+            Err(e) => {
+                warn!("cannot listen for links that vanish: {e}");
+                thread::sleep(PAUSE);
+                notices.send(Notice::EventsLost)?;
+            }
+        }
+    }
 }

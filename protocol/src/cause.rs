@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum Cause {
     /// The configuration's `cniVersion` is not one the plugin speaks.
     IncompatibleCniVersion,
+    /// CHECK for a container that has no attachment.
+    UnknownContainer,
     /// An environment variable of the CNI call is missing or not usable.
     InvalidEnvironment,
     /// `CNI_NETNS` cannot be opened or is not a network namespace.
@@ -40,6 +42,10 @@ pub enum Cause {
     DeadlineExceeded,
     /// The daemon does not serve the network named in the configuration.
     UnknownNetwork,
+    /// CHECK has found something that is not as ADD made it.
+    AttachmentDiffers,
+    /// No ADD can be served now, because of the node.
+    NotReady,
     /// The kernel refused a step of the wiring.
     KernelRefused,
     /// Plugin and daemon do not understand each other's messages.
@@ -54,6 +60,7 @@ impl Cause {
     /// Every cause, for tests and documentation.
     pub const ALL: &[Cause] = &[
         Cause::IncompatibleCniVersion,
+        Cause::UnknownContainer,
         Cause::InvalidEnvironment,
         Cause::InvalidNamespace,
         Cause::Io,
@@ -69,6 +76,8 @@ impl Cause {
         Cause::DaemonUnavailable,
         Cause::DeadlineExceeded,
         Cause::UnknownNetwork,
+        Cause::AttachmentDiffers,
+        Cause::NotReady,
         Cause::KernelRefused,
         Cause::ProtocolMismatch,
         Cause::PermissionDenied,
@@ -76,10 +85,11 @@ impl Cause {
     ];
 
     /// The stable name and the CNI error code (CNI specification 1.1, "Error": 1 to 99 are the specification's,
-    /// 100 and above the plugin's own; 11 asks the runtime to try again later).
+    /// 100 and above the plugin's own; 11 asks the runtime to try again later; 50 is STATUS's).
     const fn row(self) -> (&'static str, u32) {
         match self {
             Cause::IncompatibleCniVersion => ("incompatible-cni-version", 1),
+            Cause::UnknownContainer => ("unknown-container", 3),
             Cause::InvalidEnvironment => ("invalid-environment", 4),
             Cause::InvalidNamespace => ("invalid-namespace", 4),
             Cause::InterfaceTaken => ("interface-taken", 4),
@@ -92,12 +102,14 @@ impl Cause {
             Cause::AddressTaken => ("address-taken", 11),
             Cause::DaemonUnavailable => ("daemon-unavailable", 11),
             Cause::DeadlineExceeded => ("deadline-exceeded", 11),
+            Cause::NotReady => ("not-ready", 50),
             Cause::AttachmentConflict => ("attachment-conflict", 100),
             Cause::OvertakenByDel => ("overtaken-by-del", 104),
             Cause::NotRecorded => ("not-recorded", 105),
             Cause::KernelRefused => ("kernel-refused", 101),
             Cause::ProtocolMismatch => ("protocol-mismatch", 102),
             Cause::PermissionDenied => ("permission-denied", 103),
+            Cause::AttachmentDiffers => ("attachment-differs", 106),
             Cause::Internal => ("internal", 999),
         }
     }

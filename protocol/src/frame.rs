@@ -6,20 +6,24 @@ use alloc::vec::Vec;
 
 use serde::Deserialize;
 
-use crate::{Cause, Failure, Reply, Request, SpooledDel, VERSION};
+use crate::{Call, Cause, Failure, Reply, Request, SpooledDel, VERSION};
 
-/// The longest message either side sends or takes, in bytes. A default unix socket carries up to 212,960; the limit is
-/// far above what an attachment needs and small enough for a buffer kept by each of the daemon's threads.
+/// The longest reply, and the longest message but for a GC, in bytes: far above what an attachment needs.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
-/// A request as bytes. Errs only if it exceeds [`MAX_MESSAGE`].
+/// The longest request, in bytes. A GC lists all of a node's attachments, a hundred bytes each; a default unix socket
+/// carries 212,960.
+pub const MAX_REQUEST: usize = 192 * 1024;
+
+/// A request as bytes. Errs only if it exceeds [`MAX_MESSAGE`], or [`MAX_REQUEST`] for a GC.
 pub fn encode_request(request: &Request) -> Result<Vec<u8>, Failure> {
-    bounded(serde_json::to_vec(request))
+    let limit = if matches!(request.call, Call::Gc(_)) { MAX_REQUEST } else { MAX_MESSAGE };
+    bounded(serde_json::to_vec(request), limit)
 }
 
 /// A reply as bytes. Errs only if it exceeds [`MAX_MESSAGE`].
 pub fn encode_reply(reply: &Reply) -> Result<Vec<u8>, Failure> {
-    bounded(serde_json::to_vec(reply))
+    bounded(serde_json::to_vec(reply), MAX_MESSAGE)
 }
 
 /// Reads a request. The version is looked at first, so that a message from another generation is refused by name and
@@ -44,7 +48,7 @@ pub fn decode_reply(bytes: &[u8]) -> Result<Reply, Failure> {
 
 /// A DEL for the spool as bytes.
 pub fn encode_spooled(del: &SpooledDel) -> Result<Vec<u8>, Failure> {
-    bounded(serde_json::to_vec(del))
+    bounded(serde_json::to_vec(del), MAX_MESSAGE)
 }
 
 /// Reads a DEL from the spool.
@@ -57,13 +61,13 @@ pub fn decode_spooled(bytes: &[u8]) -> Result<SpooledDel, Failure> {
     Ok(del)
 }
 
-fn bounded(encoded: serde_json::Result<Vec<u8>>) -> Result<Vec<u8>, Failure> {
+fn bounded(encoded: serde_json::Result<Vec<u8>>, limit: usize) -> Result<Vec<u8>, Failure> {
     let bytes =
         encoded.map_err(|e| Failure::new(Cause::Internal, format!("cannot encode a message: {e}"), REPORT_DEFECT))?;
-    if bytes.len() > MAX_MESSAGE {
+    if bytes.len() > limit {
         return Err(Failure::new(
             Cause::ProtocolMismatch,
-            format!("a message of {} bytes is over the limit of {MAX_MESSAGE}", bytes.len()),
+            format!("a message of {} bytes is over the limit of {limit}", bytes.len()),
             "shorten the names in the network configuration and CNI_ARGS",
         ));
     }
@@ -86,7 +90,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::{Add, AttachmentKey, Call, PodName};
+    use crate::{Add, AttachmentKey, PodName};
 
     fn add() -> Request {
         Request::new(Call::Add(Add {

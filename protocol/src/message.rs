@@ -33,7 +33,13 @@ pub enum Call {
     Add(Add),
     /// Detach a pod.
     Del(Del),
-    /// Report the daemon's state.
+    /// Compare a pod with what ADD made of it. Exactly one descriptor, the pod's network namespace, comes with it.
+    Check(Check),
+    /// Detach every attachment of a network that the runtime does not know.
+    Gc(Gc),
+    /// Say whether an ADD could be served (CNI STATUS).
+    Ready,
+    /// Report the daemon's state, for `dotfourctl`.
     Status(Status),
 }
 
@@ -60,6 +66,34 @@ pub struct Add {
 pub struct Del {
     /// Whose attachment it is.
     pub key: AttachmentKey,
+}
+
+/// CNI CHECK. It changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Whose attachment it is.
+    pub key: AttachmentKey,
+    /// The addresses that `prevResult` names.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// CNI GC. Attachments that are younger than a minute are spared: the runtime may have made its list before it added
+/// them. Repeating it does no harm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gc {
+    /// The network's name; attachments of others are none of this call's business.
+    pub network: String,
+    /// The attachments that live: all others end.
+    pub valid: Vec<ValidAttachment>,
+}
+
+/// One attachment that the runtime knows (`cni.dev/valid-attachments`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ValidAttachment {
+    /// `containerID`.
+    pub container_id: String,
+    /// `ifname`.
+    pub ifname: String,
 }
 
 /// A DEL that found no daemon, as the plugin leaves it in the spool directory: one file each, written under a name that
@@ -90,6 +124,12 @@ pub enum Reply {
     Attached(Attachment),
     /// To [`Call::Del`]: nothing of the attachment is in use any more.
     Detached,
+    /// To [`Call::Check`]: everything is as ADD made it.
+    Checked,
+    /// To [`Call::Gc`].
+    Collected,
+    /// To [`Call::Ready`].
+    Ready,
     /// To [`Call::Status`].
     Status(NodeStatus),
     /// To any call that failed.

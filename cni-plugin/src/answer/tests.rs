@@ -28,7 +28,14 @@ fn reply() -> impl Strategy<Value = Reply> {
     );
     let failed = (any::<u32>(), ".*", ".*", ".*")
         .prop_map(|(code, cause, message, next_step)| Reply::Failed(Failure { code, cause, message, next_step }));
-    prop_oneof![attached, failed, Just(Reply::Detached)]
+    prop_oneof![
+        attached,
+        failed,
+        Just(Reply::Detached),
+        Just(Reply::Checked),
+        Just(Reply::Collected),
+        Just(Reply::Ready)
+    ]
 }
 
 proptest! {
@@ -39,6 +46,9 @@ proptest! {
             Reply::Attached(attachment) => Answer::Attached(attachment),
             Reply::Failed(failure) => Answer::Failed(failure),
             Reply::Detached => Answer::Detached,
+            Reply::Checked => Answer::Checked,
+            Reply::Collected => Answer::Collected,
+            Reply::Ready => Answer::Ready,
             Reply::Status(_) => unreachable!("not made above"),
         });
     }

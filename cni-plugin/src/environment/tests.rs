@@ -43,10 +43,17 @@ fn of_a_variable_that_comes_twice_the_first_counts() {
 
 #[test]
 fn the_verbs_are_told_apart_and_every_other_is_named() {
-    for (name, command) in [("ADD", Command::Add), ("DEL", Command::Del), ("VERSION", Command::Version)] {
+    for (name, command) in [
+        ("ADD", Command::Add),
+        ("DEL", Command::Del),
+        ("CHECK", Command::Check),
+        ("GC", Command::Gc),
+        ("STATUS", Command::Status),
+        ("VERSION", Command::Version),
+    ] {
         assert_eq!(with(&[("CNI_COMMAND", name.as_bytes())]).command(), Ok(command));
     }
-    for name in ["CHECK", "GC", "STATUS", "add", "ADD ", "\u{1b}[2J"] {
+    for name in ["UPDATE", "add", "ADD ", "\u{1b}[2J"] {
         let failure = with(&[("CNI_COMMAND", name.as_bytes())]).command().unwrap_err();
         assert_eq!(failure.code, 4);
         assert!(failure.message.contains("CNI_COMMAND") && failure.message.contains(name), "{failure}");

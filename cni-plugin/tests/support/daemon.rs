@@ -88,7 +88,7 @@ pub(crate) fn listen(path: &Path, kind: SocketType, backlog: i32) -> OwnedFd {
 }
 
 fn receive(connection: &OwnedFd) -> Option<(Request, Vec<OwnedFd>)> {
-    let mut bytes = vec![0; frame::MAX_MESSAGE];
+    let mut bytes = vec![0; frame::MAX_REQUEST];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(&mut bytes)];

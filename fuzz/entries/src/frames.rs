@@ -63,6 +63,9 @@ fn same(reply: &Reply, answer: &Result<Answer, String>) {
     match reply {
         Reply::Attached(attachment) => assert_eq!(answer, &Ok(Answer::Attached(attachment.clone()))),
         Reply::Detached => assert_eq!(answer, &Ok(Answer::Detached)),
+        Reply::Checked => assert_eq!(answer, &Ok(Answer::Checked)),
+        Reply::Collected => assert_eq!(answer, &Ok(Answer::Collected)),
+        Reply::Ready => assert_eq!(answer, &Ok(Answer::Ready)),
         Reply::Failed(failure) => assert_eq!(answer, &Ok(Answer::Failed(failure.clone()))),
         Reply::Status(_) => {}
     }

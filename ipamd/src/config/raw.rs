@@ -8,7 +8,7 @@ use hyper::Uri;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{AddressRange, Config, Source, StaticSource, WireserverSource};
+use super::{AddressRange, Config, MetricsTarget, Source, StaticSource, WireserverSource};
 use crate::pool::Rest;
 
 /// The default place of the daemon's state. It is a tmpfs, so that it dies with a reboot as pods do.
@@ -27,6 +27,8 @@ const DEFAULT_WIRESERVER: &str = "http://168.63.129.16";
 const DEFAULT_SOURCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// azure-vnet-ipam's own shortest time between two questions.
 const DEFAULT_SOURCE_REFRESH: Duration = Duration::from_secs(10);
+/// Some hundred times what an ADD takes on an idle node, and still nothing that a person would notice.
+const DEFAULT_SLOW_ADD: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -45,6 +47,7 @@ pub(super) struct Raw {
     masquerade: Option<serde_json::Value>,
     metadata: Option<Metadata>,
     metrics: Option<String>,
+    slow_add: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -99,9 +102,6 @@ impl Raw {
         if self.masquerade.is_some() {
             without_effect.push("masquerade");
         }
-        if self.metrics.is_some_and(|target| target != "off") {
-            without_effect.push("metrics");
-        }
         let max_pods = self.max_pods.unwrap_or(DEFAULT_MAX_PODS);
         if !(1..=MOST_PODS).contains(&max_pods) {
             return Err(format!("maxPods is {max_pods}; Azure gives a NIC at most {MOST_PODS} pod addresses"));
@@ -109,11 +109,14 @@ impl Raw {
         let socket = absolute("socket", self.socket.unwrap_or_else(|| dotfour_protocol::DEFAULT_SOCKET.into()))?;
         let beside_socket = socket.with_file_name(dotfour_protocol::SPOOL_NAME);
         let spool_dir = absolute("spoolDir", self.spool_dir.unwrap_or(beside_socket))?;
+        let state_dir = absolute("stateDir", self.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))?;
         Ok(Config {
+            metrics: MetricsTarget::parse(self.metrics.as_deref(), &state_dir, &socket)?,
+            slow_add: duration("slowAdd", self.slow_add.as_deref(), DEFAULT_SLOW_ADD)?,
             nic: self.nic,
             networks: self.networks.unwrap_or_default(),
             socket,
-            state_dir: absolute("stateDir", self.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))?,
+            state_dir,
             rest: rest(self.cooldown.as_deref(), self.cooldown_floor.as_deref())?,
             spool_dir,
             reclaim_nic_addresses: self.reclaim_nic_addresses.unwrap_or(false),
@@ -199,7 +202,7 @@ fn range(text: &str) -> Result<AddressRange, String> {
     }
 }
 
-fn absolute(key: &str, path: PathBuf) -> Result<PathBuf, String> {
+pub(super) fn absolute(key: &str, path: PathBuf) -> Result<PathBuf, String> {
     if path.is_absolute() { Ok(path) } else { Err(format!("{key}: {path:?} is not an absolute path")) }
 }
 

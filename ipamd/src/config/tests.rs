@@ -16,6 +16,7 @@ fn a_source_is_enough_and_the_rest_has_defaults() {
     assert_eq!(config.rest, Rest { cooldown: Duration::from_secs(30), floor: Duration::from_secs(5) });
     assert_eq!(config.spool_dir, Path::new("/run/dotfour/spool"));
     assert_eq!(config.max_pods, 30);
+    assert_eq!(config.slow_add, Duration::from_millis(100));
     let short = Config::parse("cooldown: 1s\nsource: {kind: wireserver}").unwrap();
     assert_eq!(short.rest.floor, Duration::from_secs(1), "the floor follows a short cool-down");
     let Source::Wireserver(source) = config.source else { panic!("not the wireserver") };
@@ -43,7 +44,7 @@ metadata: allow
 metrics: unix:/run/dotfour/metrics.sock
 ";
     let config = Config::parse(text).unwrap();
-    assert_eq!(config.without_effect, ["masquerade", "metrics"]);
+    assert_eq!(config.without_effect, ["masquerade"]);
     let Source::Static(StaticSource::List { addresses, .. }) = config.source else { panic!("not a list") };
     assert_eq!(addresses[0].iter().next().unwrap().to_string(), "10.240.4.4");
     assert_eq!(addresses[0].iter().last().unwrap().to_string(), "10.240.11.250");
@@ -82,6 +83,7 @@ fn each_bad_value_is_refused_with_its_key() {
         ("metadata: block\nsource: {kind: wireserver}", "metadata"),
         ("cooldown: 30\nsource: {kind: wireserver}", "cooldown"),
         ("cooldown: 2s\ncooldownFloor: 3s\nsource: {kind: wireserver}", "cooldownFloor"),
+        ("slowAdd: 100\nsource: {kind: wireserver}", "slowAdd"),
         ("spoolDir: spool\nsource: {kind: wireserver}", "spoolDir"),
         ("maxPods: 256\nsource: {kind: wireserver}", "maxPods"),
         ("maxPods: 0\nsource: {kind: wireserver}", "maxPods"),

@@ -28,6 +28,8 @@ struct Inner {
     batch: Arc<Batch>,
     /// Absent while some call writes.
     journal: Option<Journal>,
+    /// How many calls wait for it. With none there is nobody to wake, which is a system call.
+    waiting: usize,
 }
 
 /// The records that go to the file together, and what came of it.
@@ -49,7 +51,7 @@ pub struct Ticket(Option<Arc<Batch>>);
 impl Ledger {
     /// A ledger whose journal is written anew with the first commit.
     pub fn new(pool: Pool, journal: Journal) -> Self {
-        let inner = Inner { pool, queue: Vec::new(), batch: Arc::default(), journal: Some(journal) };
+        let inner = Inner { pool, queue: Vec::new(), batch: Arc::default(), journal: Some(journal), waiting: 0 };
         Ledger { inner: Mutex::new(inner), written: Condvar::new() }
     }
 
@@ -123,7 +125,12 @@ impl Ledger {
             }
             inner = match inner.journal.take() {
                 Some(journal) => self.write(inner, journal),
-                None => self.written.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    inner.waiting += 1;
+                    let mut inner = self.written.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                    inner.waiting -= 1;
+                    inner
+                }
             };
         }
     }
@@ -146,7 +153,9 @@ impl Ledger {
         let _ = batch.outcome.set(outcome.map_err(|_| NotRecorded));
         let mut inner = self.lock();
         inner.journal = Some(journal);
-        self.written.notify_all();
+        if inner.waiting > 0 {
+            self.written.notify_all();
+        }
         inner
     }
 

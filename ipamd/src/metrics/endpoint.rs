@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use crate::config::MetricsTarget;
 const CALLERS: usize = 4;
 
 /// How long one scrape may take, from the connection to the last byte.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The most a request's line and headers may have, in bytes; hyper's least.
 const MAX_HEAD: usize = 8192;
@@ -73,7 +72,9 @@ impl Endpoint {
                 let (listener, path) = open(path)?;
                 Some(Endpoint { listener: Listener::Unix(listener), _path: Some(path) })
             }
-            MetricsTarget::Tcp(address) => Some(Endpoint { listener: Listener::Tcp(port(*address).await?), _path: None }),
+            MetricsTarget::Tcp(address) => {
+                Some(Endpoint { listener: Listener::Tcp(TcpListener::bind(address).await?), _path: None })
+            }
         })
     }
 
@@ -134,10 +135,6 @@ fn open(path: &Path) -> io::Result<(UnixListener, OwnPath)> {
     chmod(&path.0, Mode::RUSR | Mode::WUSR)?;
     listen(&socket, 128)?;
     Ok((UnixListener::from_std(socket.into())?, path))
-}
-
-async fn port(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
 }
 
 /// One request and its answer. Scrapes are seconds apart, so a connection is not kept for the next one.

@@ -48,7 +48,11 @@ impl Exposition {
             seconds(),
             metrics.call_durations.clone(),
         );
-        registry.register("calls", "Calls answered, by what came of them and the CNI error code", metrics.calls.clone());
+        registry.register(
+            "calls",
+            "Calls answered, by what came of them and the CNI error code",
+            metrics.calls.clone(),
+        );
         registry.register("slow_adds", "ADDs that took as long as slowAdd or longer", metrics.slow_adds.clone());
         registry.register("spool_files", "Spooled DELs worked off, by what came of them", metrics.spool_files.clone());
         registry.register(
@@ -84,7 +88,7 @@ impl Collector for Standing {
             pool.counts()
         };
         encode_pool(&counts, &mut encoder)?;
-        let help = "Leases released because their pod's network namespace was gone, without a DEL";
+        let help = "Leases released because their pod's network namespace was gone, without a DEL.";
         encoder
             .encode_descriptor("leases_collected", help, None, MetricType::Counter)?
             .encode_counter::<NoLabelSet, _, u64>(&node.collected(), None)
@@ -94,7 +98,7 @@ impl Collector for Standing {
 /// The states of one moment, so that they add up to the pool's size in every scrape.
 fn encode_pool(counts: &PoolCounts, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let PoolCounts { total: _, free, assigned, cooling, reserved, releasing, quarantined } = *counts;
-    let help = "Pod addresses by state; all states together are the pool";
+    let help = "Pod addresses by state; all states together are the pool.";
     let mut metric = encoder.encode_descriptor("pool_addresses", help, None, MetricType::Gauge)?;
     for (state, count) in [
         ("free", free),

@@ -1,43 +1,69 @@
 //! ADD: addresses, a wired pod, an answer; or nothing.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dotfour_protocol::{Add, Attachment, AttachmentKey, PodAddress, Reply, Route};
-use tracing::info;
+use dotfour_datapath::Socket;
+use dotfour_protocol::{Add, Attachment, AttachmentKey, PodAddress, PodName, Reply, Route};
+use tracing::{error, info};
 
-use super::{Answer, Node, now};
+use super::{Node, Reason, now, tell};
+use crate::caller::Caller;
 use crate::errors::AddError;
+use crate::metrics::Phase;
 use crate::pool::{Assignment, Families, Lease, PodAddresses, Wish};
 use crate::wiring::names::{GATEWAY, HOST_MAC, host_link, pod_mac};
 use crate::wiring::tag::Tag;
 use crate::wiring::{PodPlan, Wirer};
 
-/// An attachment that an ADD has just made.
-#[derive(Debug)]
-pub struct Added {
-    /// Whose it is.
-    pub key: Arc<AttachmentKey>,
+/// An ADD that succeeded.
+struct Added {
+    key: Arc<AttachmentKey>,
+    attachment: Attachment,
+    /// Absent where the attachment was there already.
+    new: Option<New>,
+    /// Closed behind the answer.
+    _netns: OwnedFd,
 }
 
-/// Carries out an ADD. `caller_waits` tells whether there is still somebody to answer.
-pub(super) fn add(
-    add: Add,
-    netns: Option<OwnedFd>,
-    node: &Node,
-    wirer: &mut Wirer,
-    caller_waits: impl FnOnce() -> bool,
-) -> Result<Answer, AddError> {
+/// What is known of an attachment that was just made.
+struct New {
+    pod: Option<PodName>,
+    addresses: PodAddresses,
+    took: Duration,
+    /// Closed behind the answer.
+    _leftovers: Socket,
+}
+
+/// Carries out an ADD, and answers. If nobody hears the answer, the caller believes that the ADD has failed, and so it does.
+pub(super) fn answer(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &mut Wirer) {
+    let Added { key, attachment, new, _netns } = match self::add(add, netns, caller, node, wirer) {
+        Ok(added) => added,
+        Err(e) => return tell(caller, &Reply::Failed(e.into())),
+    };
+    let link = attachment.host_ifname.clone();
+    let heard = caller.answer(&Reply::Attached(attachment));
+    let Some(New { pod, addresses, took, _leftovers }) = new else { return };
+    let pod = pod.map(|pod| pod.to_string());
+    info!(%key, pod, addresses = words(addresses), link, ?took, "added");
+    if !heard && let Err(e) = node.end(&key, now(), Reason::ReplyLost, wirer) {
+        error!(%key, "nobody received the reply to an ADD, and it cannot be undone: {e}");
+    }
+}
+
+fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &mut Wirer) -> Result<Added, AddError> {
     let started = add.started_ns.map_or_else(now, Duration::from_nanos);
+    caller.phases.dialled(add.started_ns.map(Duration::from_nanos));
     let (key, pod) = (Arc::new(add.key), add.pod);
     if !node.networks.is_empty() && !node.networks.contains(&key.network) {
         return Err(AddError::UnknownNetwork { network: key.network.clone(), served: node.networks.clone() });
     }
     let netns = netns.ok_or(AddError::NoNamespace)?;
     let _entered = node.gate.enter(&key);
+    caller.phases.enter(Phase::Assign);
     // Calls may have waited in line for long. What nobody waits for is not worth a pod's wiring.
-    if !caller_waits() {
+    if !caller.waits() {
         return Err(AddError::CallerGone);
     }
     let begun = Instant::now();
@@ -48,11 +74,14 @@ pub(super) fn add(
     let addresses = match assignment {
         Assignment::New(addresses) => addresses,
         Assignment::Existing(lease) => {
+            caller.phases.enter(Phase::Record);
             node.ledger.commit(ticket)?;
             if let Some(other) = asked.iter().find(|asked| !lease.addresses.iter().any(|held| held == *asked)) {
                 return Err(AddError::AskedOther(other));
             }
-            return confirm(&key, &lease, netns, node, wirer);
+            caller.phases.enter(Phase::PodBatch);
+            let attachment = confirm(&key, &lease, netns.as_fd(), node, wirer)?;
+            return Ok(Added { key, attachment, new: None, _netns: netns });
         }
         Assignment::Exhausted(counts) => return Err(AddError::Exhausted(counts)),
         Assignment::AskedUnknown(address) => return Err(AddError::AskedUnknown(address)),
@@ -65,37 +94,35 @@ pub(super) fn add(
         mtu: node.nic.mtu,
         node_address: node.node_address(),
     };
+    caller.phases.enter(Phase::Record);
     let recorded = node.ledger.commit(ticket).map_err(AddError::from);
     let renamed = |key: &AttachmentKey, link| node.ledger.pool().rename_link(key, link);
-    let link = match recorded.and_then(|()| Ok(wirer.wire(&plan, netns.as_fd(), renamed)?)) {
-        Ok(link) => link,
+    let wired = match recorded.and_then(|()| Ok(wirer.wire(&plan, netns.as_fd(), &caller.phases, renamed)?)) {
+        Ok(wired) => wired,
         Err(e) => {
             // If this is not recorded either, the next start finds a lease without a link and collects it.
             let _ = node.ledger.commit(node.ledger.cancel(&key));
             return Err(e);
         }
     };
-    let link = node.ledger.pool().set_link(&key, link);
-    info!(
-        %key, pod = pod.map(|pod| pod.to_string()), addresses = words(addresses), link = link.name,
-        took = ?begun.elapsed(), "added"
-    );
-    let reply = Reply::Attached(attachment(addresses, link.name, node));
-    Ok(Answer { reply, added: Some(Added { key }) })
+    let link = node.ledger.pool().set_link(&key, wired.link);
+    let attachment = attachment(addresses, link.name, node);
+    let new = New { pod, addresses, took: begun.elapsed(), _leftovers: wired.leftovers };
+    Ok(Added { key, attachment, new: Some(new), _netns: netns })
 }
 
 /// The answer to an ADD that was answered before, provided that the pod is still there.
 fn confirm(
     key: &AttachmentKey,
     lease: &Lease,
-    netns: OwnedFd,
+    netns: BorrowedFd<'_>,
     node: &Node,
     wirer: &mut Wirer,
-) -> Result<Answer, AddError> {
+) -> Result<Attachment, AddError> {
     // The gate lets no second call in before the first has set the link or cancelled the lease.
     let link = lease.link.as_ref().ok_or(AddError::NoNamespace)?;
-    wirer.confirm(&key.ifname, link, netns.as_fd())?;
-    Ok(Answer::plain(Reply::Attached(attachment(lease.addresses, link.name.clone(), node))))
+    wirer.confirm(&key.ifname, link, netns)?;
+    Ok(attachment(lease.addresses, link.name.clone(), node))
 }
 
 fn attachment(addresses: PodAddresses, host_ifname: String, node: &Node) -> Attachment {

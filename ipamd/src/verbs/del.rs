@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dotfour_datapath::KernelError;
-use dotfour_protocol::AttachmentKey;
+use dotfour_protocol::{AttachmentKey, Cause, Del, Failure, Reply};
 use tracing::info;
 
 use super::add::words;
-use super::{Node, now};
-use crate::pool::{Covered, Lease, Moment};
+use super::{Node, now, tell};
+use crate::caller::Caller;
+use crate::pool::{Covered, Lease, Moment, PodAddresses};
 use crate::wiring::Wirer;
 
 /// Why an attachment ends.
@@ -20,6 +21,8 @@ pub enum Reason {
     Del,
     /// A DEL, or the cancellation of an ADD, that had found no daemon.
     Spooled,
+    /// CNI GC: the runtime does not know it.
+    Gc,
     /// Nobody received the ADD's reply.
     ReplyLost,
     /// The pod's network namespace died, and took the link along.
@@ -31,9 +34,24 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Reason::Del => "DEL",
             Reason::Spooled => "spooled DEL",
+            Reason::Gc => "GC: the runtime does not know it",
             Reason::ReplyLost => "nobody received the reply to its ADD",
             Reason::NamespaceGone => "its network namespace is gone",
         })
+    }
+}
+
+/// An attachment that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Released {
+    addresses: PodAddresses,
+    took: Duration,
+}
+
+impl Released {
+    /// Says so in the log.
+    pub fn log(&self, key: &AttachmentKey, reason: Reason) {
+        info!(%key, addresses = words(self.addresses), %reason, took = ?self.took, "released");
     }
 }
 
@@ -41,28 +59,43 @@ impl fmt::Display for Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// Its addresses cool down.
-    Released,
+    Released(Released),
     /// The key was added again since.
     AddedSince,
     /// Nobody knows it; if its ADD is still under way, it will fail.
     Unknown,
 }
 
+/// Carries out a DEL, and answers.
+pub(super) fn answer(del: Del, caller: &Caller, node: &Node, wirer: &mut Wirer) {
+    let key = Arc::new(del.key);
+    match end(&key, now(), node, wirer) {
+        Ok(ended) => {
+            tell(caller, &Reply::Detached);
+            if let Ended::Released(released) = ended {
+                released.log(&key, Reason::Del);
+            }
+        }
+        Err(e) => tell(
+            caller,
+            &Reply::Failed(Failure::new(
+                Cause::KernelRefused,
+                e.to_string(),
+                "see the node's kernel log; the runtime will try again",
+            )),
+        ),
+    }
+}
+
 /// Ends the attachment that was made by an ADD started before `at`.
 ///
 /// The addresses are released only after the kernel carries nothing for the pod any more; if the kernel refuses, the lease
 /// stays and the call can be repeated.
-pub(super) fn end(
-    key: &Arc<AttachmentKey>,
-    at: Moment,
-    reason: Reason,
-    node: &Node,
-    wirer: &mut Wirer,
-) -> Result<Ended, KernelError> {
+pub(super) fn end(key: &Arc<AttachmentKey>, at: Moment, node: &Node, wirer: &mut Wirer) -> Result<Ended, KernelError> {
     let _entered = node.gate.enter(key);
     let (covered, ticket) = node.ledger.cover(key, at, now());
     match covered {
-        Covered::Lease(lease) => end_lease(key, &lease, reason, node, wirer).map(|()| Ended::Released),
+        Covered::Lease(lease) => end_lease(key, &lease, node, wirer).map(Ended::Released),
         Covered::AddedSince => Ok(Ended::AddedSince),
         Covered::Unknown => {
             // Not on record only matters if the daemon dies before the late ADD comes; the ADD's own reply is then lost too.
@@ -76,10 +109,9 @@ pub(super) fn end(
 pub(super) fn end_lease(
     key: &Arc<AttachmentKey>,
     lease: &Lease,
-    reason: Reason,
     node: &Node,
     wirer: &mut Wirer,
-) -> Result<(), KernelError> {
+) -> Result<Released, KernelError> {
     let begun = Instant::now();
     if let Some(link) = &lease.link {
         let group = node.janitor.group();
@@ -89,6 +121,5 @@ pub(super) fn end_lease(
     let (_, ticket) = node.ledger.release(key, now());
     // If it is not recorded, the next start finds a lease without a link and lets its addresses cool down.
     let _ = node.ledger.commit(ticket);
-    info!(%key, addresses = words(lease.addresses), %reason, took = ?begun.elapsed(), "released");
-    Ok(())
+    Ok(Released { addresses: lease.addresses, took: begun.elapsed() })
 }

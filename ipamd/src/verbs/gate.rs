@@ -8,8 +8,15 @@ use dotfour_protocol::AttachmentKey;
 /// The attachments that some call is working on.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    busy: Mutex<HashSet<AttachmentKey>>,
+    inside: Mutex<Inside>,
     left: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    busy: HashSet<AttachmentKey>,
+    /// How many calls wait. Mostly none, and then nobody has to be woken, which is a system call.
+    waiting: usize,
 }
 
 /// The right to work on an attachment, until it is dropped.
@@ -21,9 +28,11 @@ pub(super) struct Entered<'g> {
 impl Gate {
     /// Waits until no other call works on this attachment.
     pub(super) fn enter(&self, key: &AttachmentKey) -> Entered<'_> {
-        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        while !busy.insert(key.clone()) {
-            busy = self.left.wait(busy).unwrap_or_else(PoisonError::into_inner);
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        while !inside.busy.insert(key.clone()) {
+            inside.waiting += 1;
+            inside = self.left.wait(inside).unwrap_or_else(PoisonError::into_inner);
+            inside.waiting -= 1;
         }
         Entered { gate: self, key: key.clone() }
     }
@@ -31,8 +40,11 @@ impl Gate {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.gate.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-        self.gate.left.notify_all();
+        let mut inside = self.gate.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        inside.busy.remove(&self.key);
+        if inside.waiting > 0 {
+            self.gate.left.notify_all();
+        }
     }
 }
 

@@ -1,28 +1,30 @@
 //! The calls, one file each, and what they share.
 
 mod add;
+mod check;
 mod del;
 mod gate;
+mod gc;
 mod status;
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dotfour_datapath::KernelError;
-use dotfour_protocol::{AttachmentKey, Call, Cause, Failure, Reply, Request};
+use dotfour_protocol::{AttachmentKey, Call, Reply};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::caller::{Caller, Question};
 use crate::lease::Ledger;
+use crate::metrics::Metrics;
 use crate::nic::Nic;
 use crate::pool::{HostLink, Moment};
 use crate::wiring::{Janitor, Wirer};
 use gate::Gate;
 
-pub use add::Added;
-pub use del::{Ended, Reason};
+pub use del::{Ended, Reason, Released};
 
 /// What all verb threads share.
 #[derive(Debug)]
@@ -41,13 +43,29 @@ pub struct Node {
     pub source: &'static str,
     /// Deletes what DEL condemned.
     pub janitor: Janitor,
+    /// What is counted and timed.
+    pub metrics: Metrics,
+    /// When this daemon started to serve.
+    started: Moment,
 }
 
 impl Node {
     /// A node that is ready to serve.
-    pub fn new(ledger: Ledger, nic: Nic, networks: Vec<String>, source: &'static str, janitor: Janitor) -> Arc<Self> {
+    pub fn new(
+        ledger: Ledger,
+        nic: Nic,
+        networks: Vec<String>,
+        source: &'static str,
+        janitor: Janitor,
+        metrics: Metrics,
+    ) -> Arc<Self> {
         let (gate, collected) = (Gate::default(), AtomicU64::new(0));
-        Arc::new(Node { ledger, gate, collected, nic, networks, source, janitor })
+        Arc::new(Node { ledger, gate, collected, nic, networks, source, janitor, metrics, started: now() })
+    }
+
+    /// How many leases were collected without a DEL since the start.
+    pub fn collected(&self) -> u64 {
+        self.collected.load(Ordering::Relaxed)
     }
 
     fn node_address(&self) -> IpAddr {
@@ -65,7 +83,11 @@ impl Node {
         reason: Reason,
         wirer: &mut Wirer,
     ) -> Result<Ended, KernelError> {
-        del::end(key, at, reason, self, wirer)
+        let ended = del::end(key, at, self, wirer)?;
+        if let Ended::Released(released) = &ended {
+            released.log(key, reason);
+        }
+        Ok(ended)
     }
 
     /// Releases a lease whose link is gone, and only then: asks the kernel once more, with all other calls for the
@@ -78,7 +100,7 @@ impl Node {
         let lease = self.ledger.pool().lease(key).cloned();
         match lease {
             Some(lease) if lease.link.as_ref() == Some(link) && !wirer.has_link(link)? => {
-                del::end_lease(key, &lease, Reason::NamespaceGone, self, wirer)?;
+                del::end_lease(key, &lease, self, wirer)?.log(key, Reason::NamespaceGone);
                 self.collected.fetch_add(1, Ordering::Relaxed);
                 Ok(true)
             }
@@ -87,53 +109,25 @@ impl Node {
     }
 }
 
-/// A reply, and what to take back if nobody receives it.
-#[derive(Debug)]
-pub struct Answer {
-    /// What to send.
-    pub reply: Reply,
-    /// An attachment that this call made.
-    pub added: Option<Added>,
-}
-
-impl Answer {
-    fn plain(reply: Reply) -> Self {
-        Answer { reply, added: None }
+/// Carries out what a caller asks, and answers. What can wait, such as a line in the log, comes behind the answer: a pod
+/// waits for each of these microseconds.
+pub fn answer(question: Question, caller: &Caller, node: &Node, wirer: &mut Wirer) {
+    match question.request.map(|request| request.call) {
+        Ok(Call::Add(add)) => add::answer(add, question.netns, caller, node, wirer),
+        Ok(Call::Del(del)) => del::answer(del, caller, node, wirer),
+        Ok(Call::Check(check)) => tell(caller, &check::check(check, question.netns, node, wirer)),
+        Ok(Call::Gc(gc)) => tell(caller, &gc::gc(gc, node, wirer)),
+        // The socket appears when the daemon is ready, and it stays so: an exhausted pool is a matter of pods, not of the
+        // node.
+        Ok(Call::Ready) => tell(caller, &Reply::Ready),
+        Ok(Call::Status(status)) => tell(caller, &Reply::Status(status::status(&status, node))),
+        Err(failure) => tell(caller, &Reply::Failed(failure)),
     }
 }
 
-/// Carries out one request. `netns` is the descriptor that came with it; `caller_waits` tells whether there is still
-/// somebody to answer.
-pub fn answer(
-    request: Result<Request, Failure>,
-    netns: Option<OwnedFd>,
-    node: &Node,
-    wirer: &mut Wirer,
-    caller_waits: impl FnOnce() -> bool,
-) -> Answer {
-    match request.map(|request| request.call) {
-        Ok(Call::Add(add)) => match add::add(add, netns, node, wirer, caller_waits) {
-            Ok(answer) => answer,
-            Err(e) => Answer::plain(Reply::Failed(e.into())),
-        },
-        Ok(Call::Del(del)) => Answer::plain(match node.end(&Arc::new(del.key), now(), Reason::Del, wirer) {
-            Ok(_) => Reply::Detached,
-            Err(e) => Reply::Failed(Failure::new(
-                Cause::KernelRefused,
-                e.to_string(),
-                "see the node's kernel log; the runtime will try again",
-            )),
-        }),
-        Ok(Call::Status(status)) => Answer::plain(Reply::Status(status::status(&status, node))),
-        Err(failure) => Answer::plain(Reply::Failed(failure)),
-    }
-}
-
-/// Takes back what an ADD did whose reply nobody received: its caller believes that it failed.
-pub fn take_back(added: &Added, node: &Node, wirer: &mut Wirer) {
-    if let Err(e) = node.end(&added.key, now(), Reason::ReplyLost, wirer) {
-        tracing::error!(key = %added.key, "nobody received the reply to an ADD, and it cannot be undone: {e}");
-    }
+/// Answers where nothing is to be undone if nobody hears it.
+fn tell(caller: &Caller, reply: &Reply) {
+    let _ = caller.answer(reply);
 }
 
 /// Time since boot, as the pool wants it.

@@ -3,10 +3,13 @@
 //! [`Wirer`] is the only thing that changes pod networking; each verb thread has one. [`janitor`] deletes what DEL left
 //! condemned. What every object of ours can be known by is in [`names`] and [`tag`].
 
+mod check;
 pub mod janitor;
 pub mod names;
 pub mod pod;
+pub mod shape;
 pub mod tag;
 
+pub use check::CheckError;
 pub use janitor::Janitor;
-pub use pod::{PodPlan, WireError, Wirer};
+pub use pod::{PodPlan, WireError, Wired, Wirer};

@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use dotfour_datapath::address::PrefixRoute;
 use dotfour_datapath::link::{Ipv4Setting, Link, LinkChange, LinkId, VethEnd, VethPair};
 use dotfour_datapath::netns::open_socket_in;
-use dotfour_datapath::route::{IfPresent, Route};
+use dotfour_datapath::route::IfPresent;
 use dotfour_datapath::{Batch, KernelError, Netns, Socket};
 use dotfour_protocol::AttachmentKey;
 use ipnet::IpNet;
 use rustix::io::Errno;
 use tracing::{error, warn};
 
-use super::names::{
-    CONDEMNED_GROUPS, GATEWAY, HOST_MAC, LINK_INDICES, ROUTE_PROTOCOL, condemned_link, keyed_host_link, pod_mac,
-};
+use super::names::{CONDEMNED_GROUPS, LINK_INDICES, condemned_link, keyed_host_link};
+use super::shape::{End, host_route, node_end, pod_end};
 use super::tag::Tag;
+use crate::metrics::{Phase, Phases};
 use crate::pool::{HostLink, PodAddresses};
 
 /// What a pod is to get.
@@ -32,6 +32,16 @@ pub struct PodPlan {
     pub mtu: u32,
     /// The node's address, which the node's own packets to the pod carry.
     pub node_address: IpAddr,
+}
+
+/// A wired pod.
+#[derive(Debug)]
+pub struct Wired {
+    /// Its link on the node.
+    pub link: HostLink,
+    /// A socket inside the pod's namespace. Closing it takes time that nobody needs to wait for, and while it is open it
+    /// keeps the namespace alive: to be dropped right after the answer.
+    pub leftovers: Socket,
 }
 
 /// Why a pod was not wired. Nothing of it is left.
@@ -68,8 +78,8 @@ const CREATE: &str = "create the pod's veth pair";
 /// Wires and unwires pods. Each verb thread has its own, with sockets kept open.
 #[derive(Debug)]
 pub struct Wirer {
-    node: Socket,
-    home: Netns,
+    pub(super) node: Socket,
+    pub(super) home: Netns,
     indices: Arc<LinkIndices>,
 }
 
@@ -95,8 +105,8 @@ impl Wirer {
         Ok(Wirer { node: Socket::open()?, home: Netns::current()?, indices })
     }
 
-    /// Wires a pod, and returns its link on the node. A live link that has to give up its name, because the pod's newest
-    /// sandbox gets that, is told to `renamed` at once, with its new name: it stays so, whatever becomes of this pod.
+    /// Wires a pod. A live link that has to give up its name, because the pod's newest sandbox gets that, is told to
+    /// `renamed` at once, with its new name: it stays so, whatever becomes of this pod.
     ///
     /// # Errors
     /// On any error everything that was made is gone again.
@@ -104,18 +114,23 @@ impl Wirer {
         &mut self,
         plan: &PodPlan,
         netns: BorrowedFd<'_>,
+        phases: &Phases,
         mut renamed: impl FnMut(&AttachmentKey, HostLink),
-    ) -> Result<HostLink, WireError> {
-        let alias = plan.tag.to_alias().ok_or(WireError::KeyTooLong)?;
+    ) -> Result<Wired, WireError> {
+        phases.enter(Phase::HostBatch);
         let mut inside = open_socket_in(netns, &self.home).map_err(WireError::NotANamespace)?;
         let mut name = plan.host_link.clone();
         let mut attempt = 1;
-        let index = loop {
+        let (near, far) = loop {
             let index = self.indices.next();
-            match self.node.run(host_batch(plan, &alias, &name, index, netns)) {
-                Ok(()) => break index,
+            let (near, far) = (End { name: name.clone(), ..node_end(plan, index) }, pod_end(plan, index));
+            if near.alias.is_none() {
+                return Err(WireError::KeyTooLong);
+            }
+            match self.node.run(host_batch(&near, &far, netns)) {
+                Ok(()) => break (near, far),
                 Err(e) => {
-                    self.undo(plan, &name, index);
+                    self.undo(plan, &near);
                     let taken = matches!(&e, KernelError::Refused { step: CREATE, errno } if *errno == Errno::EXIST);
                     if !taken || attempt == ATTEMPTS {
                         return Err(e.into());
@@ -132,11 +147,12 @@ impl Wirer {
                 name = keyed_host_link(&plan.tag.key);
             }
         };
-        if let Err(e) = inside.run(pod_batch(plan, index)).and_then(|()| self.activate(index)) {
-            self.undo(plan, &name, index);
+        phases.enter(Phase::PodBatch);
+        if let Err(e) = inside.run(pod_batch(&far)).and_then(|()| self.activate(near.index)) {
+            self.undo(plan, &near);
             return Err(e.into());
         }
-        Ok(HostLink { index, name })
+        Ok(Wired { link: HostLink { index: near.index, name: near.name }, leftovers: inside })
     }
 
     /// Takes a pod off the network for good: no packet to it or from it once this returns. The link itself stays, down
@@ -186,15 +202,18 @@ impl Wirer {
     /// Makes the kernel notice that the pair has carrier. It does so by itself only a moment later, and until then the
     /// host link drops what is sent: 2 of 150 first packets when idle, up to a second when busy.
     fn activate(&mut self, index: u32) -> Result<(), KernelError> {
-        self.node.link(LinkId::Index(index)).map(|_| ())
+        let mut batch = Batch::new();
+        batch.get_link("look at the host link", LinkId::Index(index));
+        self.node.run(batch)
     }
 
     /// Removes what a failed attempt may have left. A batch is no transaction: if the index was a stranger's, route and
     /// neighbour went onto the stranger's link, and nothing else of that link may be touched.
-    fn undo(&mut self, plan: &PodPlan, name: &str, index: u32) {
+    fn undo(&mut self, plan: &PodPlan, near: &End) {
+        let index = near.index;
         match self.node.link(LinkId::Index(index)) {
             Ok(None) => {}
-            Ok(Some(link)) if link.name == name => {
+            Ok(Some(link)) if link.name == near.name => {
                 let mut batch = Batch::new();
                 batch.delete_link("delete the link of a failed ADD", LinkId::Index(index));
                 batch.tolerate(Errno::NODEV);
@@ -286,52 +305,48 @@ fn is_condemned(link: &Link) -> bool {
     CONDEMNED_GROUPS.contains(&link.group)
 }
 
-fn host_route(address: IpAddr, link: u32, preferred_source: Option<IpAddr>) -> Route {
-    Route { destination: address.into(), gateway: None, link, preferred_source, protocol: ROUTE_PROTOCOL }
-}
-
 /// The node's half: the pair, born with its far end in the pod, its tag, the route to the pod, the pod's neighbour entry.
-fn host_batch(plan: &PodPlan, alias: &str, name: &str, index: u32, netns: BorrowedFd<'_>) -> Batch {
-    let mac = pod_mac(plan.tag.addresses);
+fn host_batch(near: &End, far: &End, netns: BorrowedFd<'_>) -> Batch {
     let mut batch = Batch::new();
-    batch.create_veth(
-        CREATE,
-        &VethPair {
-            near: VethEnd { name, mac: Some(HOST_MAC), index: Some(index) },
-            far: VethEnd { name: &plan.tag.key.ifname, mac: Some(mac), index: Some(index) },
-            far_netns: Some(netns),
-            mtu: plan.mtu,
-        },
-    );
+    let pair = VethPair { near: veth_end(near), far: veth_end(far), far_netns: Some(netns), mtu: near.mtu };
+    batch.create_veth(CREATE, &pair);
     // The kernel ignores an alias, and refuses settings, in the create message itself.
-    let change = LinkChange { alias: Some(alias), ipv4: &[(Ipv4Setting::ProxyArp, 1)], ..LinkChange::default() };
-    batch.change_link("tag the host link", LinkId::Index(index), &change);
-    for address in plan.tag.addresses.iter() {
-        let source = Some(plan.node_address).filter(|node| node.is_ipv4() == address.is_ipv4());
-        batch.add_route("add the host route", &host_route(address, index, source), IfPresent::Refuse);
-        batch.set_neighbour("add the pod's neighbour entry", index, address, mac);
+    let change = LinkChange {
+        alias: near.alias.as_deref(),
+        ipv4: &[(Ipv4Setting::ProxyArp, 1)],
+        // Nobody talks to the host link itself, so it needs no address, and making one takes time.
+        ipv6_link_local: Some(false),
+        ..LinkChange::default()
+    };
+    batch.change_link("tag the host link", LinkId::Index(near.index), &change);
+    for route in &near.routes {
+        batch.add_route("add the host route", route, IfPresent::Refuse);
+    }
+    for (address, mac) in &near.neighbours {
+        batch.set_neighbour("add the pod's neighbour entry", near.index, *address, *mac);
     }
     batch
 }
 
+fn veth_end(end: &End) -> VethEnd<'_> {
+    VethEnd { name: &end.name, mac: Some(end.mac), index: Some(end.index) }
+}
+
 /// The pod's half: its interface up, its address, and its way out.
-fn pod_batch(plan: &PodPlan, index: u32) -> Batch {
+fn pod_batch(far: &End) -> Batch {
     let up = LinkChange { up: Some(true), ..LinkChange::default() };
-    let route = |destination, gateway| Route {
-        destination,
-        gateway,
-        link: index,
-        preferred_source: None,
-        protocol: ROUTE_PROTOCOL,
-    };
-    let default = ipnet::IpNet::V4(ipnet::Ipv4Net::default());
     let mut batch = Batch::new();
-    batch.change_link("set the pod's interface up", LinkId::Index(index), &up);
-    for address in plan.tag.addresses.iter() {
-        batch.add_address("give the pod its address", index, address.into(), PrefixRoute::Omit);
+    batch.change_link("set the pod's interface up", LinkId::Index(far.index), &up);
+    for address in &far.addresses {
+        batch.add_address("give the pod its address", far.index, *address, PrefixRoute::Omit);
     }
-    batch.add_route("add the pod's route to its gateway", &route(GATEWAY.into(), None), IfPresent::Refuse);
-    batch.add_route("add the pod's default route", &route(default, Some(GATEWAY)), IfPresent::Refuse);
-    batch.set_neighbour("add the gateway's neighbour entry", index, GATEWAY, HOST_MAC);
+    for route in &far.routes {
+        let step =
+            if route.gateway.is_some() { "add the pod's default route" } else { "add the pod's route to its gateway" };
+        batch.add_route(step, route, IfPresent::Refuse);
+    }
+    for (address, mac) in &far.neighbours {
+        batch.set_neighbour("add the gateway's neighbour entry", far.index, *address, *mac);
+    }
     batch
 }

@@ -14,12 +14,12 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::support::{Node, add_call, address, eventually, key, send, source_seen};
 
 /// The moment, as a plugin tells it.
-fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
 }
 
-fn spool(node: &Node, name: &str, key: &AttachmentKey, at_ns: u64) {
+pub(crate) fn spool(node: &Node, name: &str, key: &AttachmentKey, at_ns: u64) {
     let directory = node.socket().with_file_name("spool");
     std::fs::create_dir_all(&directory).unwrap();
     let del = SpooledDel { version: dotfour_protocol::VERSION, key: key.clone(), at_ns };

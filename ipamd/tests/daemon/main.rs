@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod leases;
+mod metrics;
 mod pods;
 mod start;
 mod support;
+mod verbs;

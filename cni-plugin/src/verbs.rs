@@ -1,0 +1,112 @@
+//! The verbs: what each of them asks of the daemon, and what becomes of the answer.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use dotfour_protocol::{Add, AttachmentKey, Call, Cause, Check, Del, Failure, Gc, Request};
+
+use crate::answer::Answer;
+use crate::call;
+use crate::environment::{self, Environment};
+use crate::netconf::NetConf;
+use crate::{result, spool};
+
+/// Attaches a pod and prints the result. An ADD whose answer is lost has failed, and is taken back.
+pub(crate) fn add(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> {
+    let started_ns = spool::now_ns();
+    let variables = environment.for_add()?;
+    let config = NetConf::parse(input)?;
+    let mut asked = config.asked()?;
+    asked.unite(&variables.asked).map_err(environment::conflicting_addresses)?;
+    let namespace = call::open_namespace(variables.netns)?;
+    let key = key_of(&config, variables.container_id, variables.ifname);
+    let add = Add { key, pod: variables.pod, started_ns: Some(started_ns), asked: asked.into_addresses() };
+    let request = Request::new(Call::Add(add));
+    let lost = match call::call(&config.socket, &request, Some(&namespace), call::ADD_DEADLINE) {
+        Ok(Answer::Attached(attachment)) => {
+            return result::attached(config.version, &attachment, variables.ifname, variables.netns, config.dns);
+        }
+        Ok(Answer::Failed(failure)) => return Err(failure),
+        Ok(_) => return Err(unexpected_reply()),
+        Err(lost) => lost,
+    };
+    if lost.may_have_acted {
+        // The runtime is told that the ADD failed, so it must have. Without a spool, it is the runtime's DEL that ends it.
+        let _ =
+            spool::leave(&config.spool_dir(), key_of(&config, variables.container_id, variables.ifname), started_ns);
+    }
+    Err(lost.failure)
+}
+
+/// Detaches a pod. It succeeds without a daemon too, if it can be left in the spool.
+pub(crate) fn del(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> {
+    let started_ns = spool::now_ns();
+    let variables = environment.for_del()?;
+    let config = NetConf::parse(input)?;
+    let key = || key_of(&config, variables.container_id, variables.ifname);
+    match call::call(&config.socket, &Request::new(Call::Del(Del { key: key() })), None, call::DEL_DEADLINE) {
+        Ok(Answer::Detached) => Ok(Vec::new()),
+        Ok(Answer::Failed(failure)) => Err(failure),
+        Ok(_) => Err(unexpected_reply()),
+        Err(lost) => match spool::leave(&config.spool_dir(), key(), started_ns) {
+            Ok(()) => Ok(Vec::new()),
+            Err(spool) => {
+                Err(Failure { message: format!("{}; and {}", lost.failure.message, spool.message), ..lost.failure })
+            }
+        },
+    }
+}
+
+/// Compares a pod with what ADD made of it; prints nothing.
+pub(crate) fn check(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> {
+    let variables = environment.for_check()?;
+    let config = NetConf::parse(input)?;
+    let addresses = config.previous_addresses()?;
+    let namespace = call::open_namespace(variables.netns)?;
+    let key = key_of(&config, variables.container_id, variables.ifname);
+    let request = Request::new(Call::Check(Check { key, addresses }));
+    expect(Answer::Checked, call::call(&config.socket, &request, Some(&namespace), call::ADD_DEADLINE)?)
+}
+
+/// Detaches what the runtime does not list; prints nothing.
+pub(crate) fn gc(input: &[u8]) -> Result<Vec<u8>, Failure> {
+    let config = NetConf::parse(input)?;
+    let valid = config.valid_attachments()?;
+    let request = Request::new(Call::Gc(Gc { network: config.name.clone().into_owned(), valid }));
+    expect(Answer::Collected, call::call(&config.socket, &request, None, call::ADD_DEADLINE)?)
+}
+
+/// Says by its exit status whether an ADD could be served; prints nothing if so (SPEC.md 1.1.0, "STATUS").
+pub(crate) fn status(input: &[u8]) -> Result<Vec<u8>, Failure> {
+    let config = NetConf::parse(input)?;
+    let answer = call::call(&config.socket, &Request::new(Call::Ready), None, call::DEL_DEADLINE);
+    // Whatever is in the way of a question is in the way of an ADD.
+    let answer = answer.map_err(|lost| {
+        Failure::new(
+            Cause::NotReady,
+            format!("{}: {}", lost.failure.cause, lost.failure.message),
+            &lost.failure.next_step,
+        )
+    })?;
+    expect(Answer::Ready, answer)
+}
+
+fn expect(wanted: Answer, answer: Answer) -> Result<Vec<u8>, Failure> {
+    match answer {
+        Answer::Failed(failure) => Err(failure),
+        answer if answer == wanted => Ok(Vec::new()),
+        _ => Err(unexpected_reply()),
+    }
+}
+
+fn key_of(config: &NetConf<'_>, container_id: &str, ifname: &str) -> AttachmentKey {
+    AttachmentKey {
+        network: config.name.clone().into_owned(),
+        container_id: container_id.into(),
+        ifname: ifname.into(),
+    }
+}
+
+fn unexpected_reply() -> Failure {
+    call::mismatch("the daemon's reply is to another call than the one made")
+}

@@ -1,0 +1,175 @@
+//! What one ADD and one DEL ask of the kernel and of the allocator. These are counts, the same on every machine, so that a
+//! change that costs something is seen at once: a test fails if a count is over its bound.
+//!
+//! **The bounds are what there is today. Whoever lowers a count lowers its bound; whoever has to raise one says why.**
+
+mod allocations;
+mod trace;
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use dotfour_e2e::program::{self, Failure, shipped};
+use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
+
+use crate::trace::{Seen, Strace, forbidden, served};
+
+/// System calls of the plugin, after its execve: what an ADD asks (`cni-plugin/src/lib.rs` lists it), and what a DEL does.
+const PLUGIN_ADD: usize = 15;
+const PLUGIN_DEL: usize = 12;
+/// System calls of the daemon's thread that serves the call, from taking it to being ready for the next.
+const DAEMON_ADD: usize = 21;
+const DAEMON_DEL: usize = 11;
+/// Requests to the kernel over netlink among these.
+const NETLINK_ADD: usize = 10;
+const NETLINK_DEL: usize = 2;
+/// Allocations of one ADD outside its wiring: its message read, an address assigned and recorded, the answer written.
+const ALLOCATIONS_ADD: u64 = 26;
+
+/// Calls that are traced. Most cost the same; one now and then meets an allocator that asks the kernel for more, or another
+/// thread that holds a lock, so what counts is the median.
+const CALLS: usize = 15;
+/// Calls before these, after which every thread of the daemon has served and has what it keeps.
+const EARLIER: usize = 24;
+
+type Outcome = Result<(), Failure>;
+
+fn main() -> ExitCode {
+    program::run_in_sandbox(|sandbox| {
+        let (plugin, daemon) = (sandbox.place(), sandbox.place());
+        vec![
+            program::test("the_plugin_makes_no_more_system_calls_than_its_bounds", move || plugin_calls(&plugin)),
+            program::test(
+                "the_daemon_makes_no_more_system_calls_than_its_bounds_and_none_that_scans_or_starts_anything",
+                move || daemon_calls(&daemon),
+            ),
+            program::test("an_add_allocates_no_more_often_than_its_bound", || {
+                let count = allocations::of_add()?;
+                within("allocations of ADD outside its wiring", count, ALLOCATIONS_ADD, &"")
+            }),
+        ]
+    })
+}
+
+fn plugin_calls(place: &Place) -> Outcome {
+    let stage = Stage::set(place, "plugin")?;
+    let traced = stage.traced_network()?;
+    let runtime = Runtime::new(&stage.node, &traced);
+    let (mut adds, mut dels) = (Vec::new(), Vec::new());
+    for number in 0..CALLS {
+        let pod = stage.pod(number)?;
+        let answer = runtime.add(&pod)?;
+        adds.push(Seen::read(&stage.trace("ADD", &pod))?);
+        runtime.del(&pod, Some(&answer.result))?;
+        dels.push(Seen::read(&stage.trace("DEL", &pod))?);
+    }
+    for (what, seen, bound) in [("plugin's ADD", adds, PLUGIN_ADD), ("plugin's DEL", dels, PLUGIN_DEL)] {
+        // What made the process is the runtime's call, and the first in its trace.
+        let seen = median(seen);
+        within(&format!("system calls of the {what}"), seen.calls.len() - 1, bound, &seen)?;
+    }
+    Ok(())
+}
+
+fn daemon_calls(place: &Place) -> Outcome {
+    let stage = Stage::set(place, "daemon")?;
+    let runtime = Runtime::new(&stage.node, &stage.network);
+    for number in 0..EARLIER {
+        let pod = stage.pod(number)?;
+        runtime.add(&pod)?;
+        runtime.del(&pod, None)?;
+    }
+    let pods = (0..CALLS).map(|number| stage.pod(number)).collect::<Result<Vec<_>, _>>()?;
+    let trace = |file: &str, work: &dyn Fn(&Pod) -> Outcome| -> Result<Vec<Seen>, Failure> {
+        let strace = Strace::attach(stage.daemon.pid(), &stage.node.state_dir().join(file))?;
+        pods.iter().try_for_each(work)?;
+        let lines = strace.finish()?;
+        let forbidden = forbidden(&lines);
+        if !forbidden.is_empty() {
+            let (count, some) = (forbidden.len(), forbidden.get(..3).unwrap_or(&forbidden));
+            return Err(format!("{count} calls are not for the path of a pod:\n  {}", some.join("\n  ")).into());
+        }
+        let served = served(&lines);
+        if served.len() == CALLS { Ok(served) } else { Err(format!("{} calls are in {file}", served.len()).into()) }
+    };
+    let adds = trace("adds", &|pod| Ok(runtime.add(pod).map(|_| ())?))?;
+    let dels = trace("dels", &|pod| Ok(runtime.del(pod, None).map(|_| ())?))?;
+    for (what, seen, calls, messages) in
+        [("ADD", adds, DAEMON_ADD, NETLINK_ADD), ("DEL", dels, DAEMON_DEL, NETLINK_DEL)]
+    {
+        let seen = median(seen);
+        within(&format!("system calls of the daemon's {what}"), seen.calls.len(), calls, &seen)?;
+        let requests = seen.netlink_requests();
+        if requests == 0 {
+            return Err(format!("no netlink request is in the trace of {what}: {:#?}", seen.calls).into());
+        }
+        within(&format!("netlink requests of the daemon's {what}"), requests, messages, &"")?;
+    }
+    Ok(())
+}
+
+/// A node with a daemon.
+struct Stage {
+    _vnet: Vnet,
+    daemon: Daemon,
+    network: Network,
+    node: Node,
+}
+
+impl Stage {
+    fn set(place: &Place, test: &str) -> Result<Self, Failure> {
+        let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: place.within(test)? })?;
+        let node = vnet.add_node(&NodeConfig::new("node-1", CALLS + EARLIER))?;
+        let mut config = DaemonConfig::new(shipped("dotfour-ipamd")?);
+        config.cooldown = Duration::from_millis(100);
+        // Its look at source and node does list what the kernel has, and comes in nobody's call.
+        config.source.push_str("refresh: 1h\n");
+        let daemon = node.start_daemon(&config)?;
+        let network = network(&shipped("dotfour")?, &daemon)?;
+        Ok(Stage { _vnet: vnet, daemon, network, node })
+    }
+
+    fn pod(&self, number: usize) -> Result<Pod, Failure> {
+        Ok(Pod::create(&self.node, "default", &format!("web-6d4cf56db6-{number}"))?)
+    }
+
+    /// The same network, with strace between runtime and plugin.
+    fn traced_network(&self) -> Result<Network, Failure> {
+        let traced = self.node.state_dir().join("dotfour");
+        let file = self.node.state_dir().join("trace.$CNI_COMMAND.$CNI_CONTAINERID");
+        let plugin = shipped("dotfour")?;
+        let script = format!("#!/bin/sh\nexec strace -o \"{}\" \"{}\"\n", file.display(), plugin.display());
+        // Written by another process: a file that this one has open while a parallel test starts a program is "busy".
+        let written = Command::new("sh")
+            .args(["-c", r#"printf %s "$1" >"$2" && chmod 755 "$2""#, "sh", &script])
+            .arg(&traced)
+            .status()?;
+        if written.success() { network(&traced, &self.daemon) } else { Err(format!("sh ended with {written}").into()) }
+    }
+
+    fn trace(&self, verb: &str, pod: &Pod) -> std::path::PathBuf {
+        self.node.state_dir().join(format!("trace.{verb}.{}", pod.container_id))
+    }
+}
+
+fn network(plugin: &Path, daemon: &Daemon) -> Result<Network, Failure> {
+    Ok(Network::dotfour(plugin.parent().ok_or("the plugin is in no directory")?, daemon.socket()))
+}
+
+/// The one in the middle, by the number of calls.
+fn median(mut all: Vec<Seen>) -> Seen {
+    all.sort_by_key(|seen| seen.calls.len());
+    all.swap_remove(all.len() / 2)
+}
+
+/// Prints a count, and fails if it is over its bound.
+fn within<N: PartialOrd + std::fmt::Display>(
+    what: &str,
+    count: N,
+    bound: N,
+    detail: &dyn std::fmt::Display,
+) -> Outcome {
+    println!("  {what}: {count}, at most {bound}; {detail}");
+    if count <= bound { Ok(()) } else { Err(format!("{what}: {count}, more than {bound}; {detail}").into()) }
+}

@@ -1,0 +1,80 @@
+//! Does a pod stay fast and whole when there are many of them? With a thousand pods on the node, with fifty thousand rules
+//! of others, with a thousand links waiting to be deleted, ADD and DEL are what they are on an empty node; and the first
+//! packet after ADD's answer arrives.
+//!
+//! Each test has a short form, with a limit that a busy machine's noise does not reach and a scan or a dump does, and a long
+//! one with the budget itself, for `make soak`. All print what they measured. They take turns, whatever the number of test
+//! threads: each would be the others' noise.
+
+mod burial;
+mod crowd;
+mod figures;
+mod firewall;
+mod first_packet;
+mod stage;
+
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use dotfour_e2e::program;
+
+use crate::burial::Burial;
+use crate::crowd::Crowd;
+use crate::firewall::Firewall;
+use crate::first_packet::FirstPackets;
+
+/// What a ratio is allowed in `make test`: far above its noise, far below what a scan or a lock costs.
+const LENIENT: f64 = 2.0;
+/// The budget: "not more than 1.2 times", and with foreign rules "unchanged", which cannot be measured any closer.
+const BUDGET: f64 = 1.2;
+
+/// Held by the test that runs.
+static TURN: Mutex<()> = Mutex::new(());
+
+macro_rules! tests {
+    ($($short:literal, $long:literal, $body:path, $test:expr, $soak:expr;)*) => {
+        fn main() -> ExitCode {
+            program::run_in_sandbox(|sandbox| vec![$({
+                let place = sandbox.place();
+                program::test($short, move || {
+                    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+                    $body(&place, &$test)
+                })
+            }, {
+                let place = sandbox.place();
+                program::test($long, move || {
+                    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+                    $body(&place, &$soak)
+                })
+                .with_ignored_flag(true)
+            }),*])
+        }
+    };
+}
+
+tests![
+    "the_first_packet_after_add_arrives_whether_the_node_is_idle_or_busy",
+    "of_a_thousand_first_packets_each_way_none_is_lost_idle_or_busy",
+    first_packet::arrive,
+    FirstPackets { pods: 150 },
+    FirstPackets { pods: 1_000 };
+
+    "add_takes_as_long_among_many_pods_as_among_few",
+    "add_among_a_thousand_pods_is_within_the_budget",
+    crowd::counts_little,
+    Crowd { pods: 400, limit: LENIENT },
+    Crowd { pods: 1_000, limit: BUDGET };
+
+    "foreign_rules_and_a_held_xtables_lock_do_not_slow_add",
+    "fifty_thousand_foreign_rules_and_a_held_xtables_lock_leave_add_within_the_budget",
+    firewall::counts_little,
+    Firewall { rules: 5_000, limit: LENIENT },
+    Firewall { rules: 50_000, limit: BUDGET };
+
+    "pods_deleted_at_once_are_all_answered_and_their_links_are_gone_soon_after",
+    "a_thousand_pods_deleted_at_once_are_answered_and_gone_within_the_budget",
+    burial::is_soon_over,
+    Burial { pods: 250, slowest: Duration::from_millis(500) },
+    Burial { pods: 1_000, slowest: Duration::from_millis(150) };
+];

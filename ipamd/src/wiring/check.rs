@@ -1,0 +1,46 @@
+//! Looks at a wired pod from both sides.
+
+use std::os::fd::BorrowedFd;
+
+use dotfour_datapath::link::LinkId;
+use dotfour_datapath::netns::open_socket_in;
+use dotfour_datapath::{KernelError, Socket};
+
+use super::pod::{PodPlan, Wirer};
+use super::shape::{Difference, Seen, first_difference, node_end, pod_end};
+
+/// Why a pod is not as ADD made it, or nobody knows.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The descriptor is not a network namespace.
+    #[error("the descriptor passed for CNI_NETNS is not a network namespace")]
+    NotANamespace(#[source] std::io::Error),
+    /// Something is missing, or other than it should be.
+    #[error("{0}")]
+    Differs(Difference),
+    /// The kernel did not answer.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+impl Wirer {
+    /// Compares all that ADD makes of `plan` with what is there. It changes nothing, and takes dumps: not for a pod's path.
+    pub fn check(&mut self, plan: &PodPlan, index: u32, netns: BorrowedFd<'_>) -> Result<(), CheckError> {
+        let mut inside = open_socket_in(netns, &self.home).map_err(CheckError::NotANamespace)?;
+        let node = first_difference(&node_end(plan, index), &look(&mut self.node, index)?, "the node's namespace");
+        if let Some(difference) = node {
+            return Err(CheckError::Differs(difference));
+        }
+        let pod = first_difference(&pod_end(plan, index), &look(&mut inside, index)?, "the pod's namespace");
+        pod.map_or(Ok(()), |difference| Err(CheckError::Differs(difference)))
+    }
+}
+
+fn look(socket: &mut Socket, index: u32) -> Result<Seen, KernelError> {
+    Ok(Seen {
+        link: socket.link(LinkId::Index(index))?,
+        addresses: socket.addresses()?,
+        routes: socket.routes()?,
+        neighbours: socket.neighbours()?,
+    })
+}

@@ -1,0 +1,180 @@
+//! What a wired pod consists of, in one place: ADD makes it, CHECK compares with it. Pure.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use dotfour_datapath::Mac;
+use dotfour_datapath::address::LinkAddress;
+use dotfour_datapath::link::Link;
+use dotfour_datapath::neighbour::Neighbour;
+use dotfour_datapath::route::Route;
+use ipnet::IpNet;
+
+use super::names::{CONDEMNED_GROUPS, GATEWAY, HOST_MAC, ROUTE_PROTOCOL, pod_mac};
+use super::pod::PodPlan;
+
+/// One end of a pod's pair, with all that is on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Interface name.
+    pub name: String,
+    /// Interface index, the same on both ends.
+    pub index: u32,
+    /// MAC address.
+    pub mac: Mac,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Alias; only the node's end has one.
+    pub alias: Option<String>,
+    /// Addresses; only the pod's end has some.
+    pub addresses: Vec<IpNet>,
+    /// Routes that leave by it.
+    pub routes: Vec<Route>,
+    /// Permanent neighbour entries on it.
+    pub neighbours: Vec<(IpAddr, Mac)>,
+}
+
+/// The node's end of a pod's pair: the route to the pod, and the pod's neighbour entry.
+pub fn node_end(plan: &PodPlan, index: u32) -> End {
+    let mac = pod_mac(plan.tag.addresses);
+    let source = |address: IpAddr| Some(plan.node_address).filter(|node| node.is_ipv4() == address.is_ipv4());
+    End {
+        name: plan.host_link.clone(),
+        index,
+        mac: HOST_MAC,
+        mtu: plan.mtu,
+        alias: plan.tag.to_alias(),
+        addresses: Vec::new(),
+        routes: plan.tag.addresses.iter().map(|address| host_route(address, index, source(address))).collect(),
+        neighbours: plan.tag.addresses.iter().map(|address| (address, mac)).collect(),
+    }
+}
+
+/// The pod's end: its address, and its way out.
+pub fn pod_end(plan: &PodPlan, index: u32) -> End {
+    let route = |destination, gateway| Route {
+        destination,
+        gateway,
+        link: index,
+        preferred_source: None,
+        protocol: ROUTE_PROTOCOL,
+    };
+    let everywhere = IpNet::V4(ipnet::Ipv4Net::default());
+    End {
+        name: plan.tag.key.ifname.clone(),
+        index,
+        mac: pod_mac(plan.tag.addresses),
+        mtu: plan.mtu,
+        alias: None,
+        addresses: plan.tag.addresses.iter().map(IpNet::from).collect(),
+        // In this order: the second needs the first.
+        routes: vec![route(GATEWAY.into(), None), route(everywhere, Some(GATEWAY))],
+        neighbours: vec![(GATEWAY, HOST_MAC)],
+    }
+}
+
+/// The node's route to a pod.
+pub fn host_route(address: IpAddr, link: u32, preferred_source: Option<IpAddr>) -> Route {
+    Route { destination: address.into(), gateway: None, link, preferred_source, protocol: ROUTE_PROTOCOL }
+}
+
+/// What a namespace holds.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The link of the end's index.
+    pub link: Option<Link>,
+    /// All addresses.
+    pub addresses: Vec<LinkAddress>,
+    /// All routes.
+    pub routes: Vec<Route>,
+    /// All neighbour entries.
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// Something that is not as ADD made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// What differs: what should be, and what is.
+    pub what: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+/// The first thing that is missing or other than it should be. What others have added is theirs: a chained plugin may
+/// add routes and addresses. `place` says which namespace it is, in words.
+pub fn first_difference(end: &End, seen: &Seen, place: &str) -> Option<Difference> {
+    let name = &end.name;
+    let differs = |what: String, fix: String| Some(Difference { what: format!("{what} in {place}"), fix });
+    let recreate = || "delete the pod, and let it be made again".to_owned();
+    let run = |command: String| format!("in {place}, run: ip {command}");
+
+    let Some(link) = &seen.link else { return differs(format!("the link {name} is missing"), recreate()) };
+    if CONDEMNED_GROUPS.contains(&link.group) {
+        return differs(format!("the link {name} is condemned"), recreate());
+    }
+    if link.name != *name {
+        return differs(format!("the link {name} has the name {}", link.name), recreate());
+    }
+    if !link.up {
+        return differs(format!("the link {name} is down"), run(format!("link set {name} up")));
+    }
+    if link.mac != Some(end.mac) {
+        let is = link.mac.map_or("none".to_owned(), |mac| mac.to_string());
+        let fix = run(format!("link set {name} address {}", end.mac));
+        return differs(format!("the MAC address of {name} is {is} and not {}", end.mac), fix);
+    }
+    if link.mtu != end.mtu {
+        let fix = run(format!("link set {name} mtu {}", end.mtu));
+        return differs(format!("the MTU of {name} is {} and not {}", link.mtu, end.mtu), fix);
+    }
+    if end.alias.is_some() && link.alias != end.alias {
+        return differs(format!("the alias of {name} is not the one that the daemon gave it"), recreate());
+    }
+    for address in &end.addresses {
+        if !seen.addresses.iter().any(|found| found.link == end.index && found.address == *address) {
+            let fix = run(format!("address add {address} dev {name} noprefixroute"));
+            return differs(format!("the address {address} of {name} is missing"), fix);
+        }
+    }
+    for route in &end.routes {
+        if !seen.routes.contains(route) {
+            let words = route_in_words(route, name);
+            return differs(format!("the route {words} is missing"), run(format!("route replace {words}")));
+        }
+    }
+    for (address, mac) in &end.neighbours {
+        let is_it = |found: &Neighbour| {
+            found.link == end.index && found.address == *address && found.permanent && found.mac == Some(*mac)
+        };
+        if !seen.neighbours.iter().any(is_it) {
+            let words = format!("{address} lladdr {mac} dev {name} nud permanent");
+            return differs(
+                format!("the neighbour entry {words} is missing"),
+                run(format!("neighbour replace {words}")),
+            );
+        }
+    }
+    None
+}
+
+/// As `ip route` has it.
+fn route_in_words(route: &Route, link: &str) -> String {
+    let mut words = route.destination.to_string();
+    if let Some(gateway) = route.gateway {
+        words += &format!(" via {gateway}");
+    }
+    words += &format!(" dev {link} proto {}", route.protocol);
+    if let Some(source) = route.preferred_source {
+        words += &format!(" src {source}");
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests;

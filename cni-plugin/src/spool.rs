@@ -11,20 +11,12 @@ use core::cmp::min;
 use dotfour_protocol::{AttachmentKey, Cause, Failure, SpooledDel, VERSION, frame};
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::{self, Errno};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::call::ErrnoText;
 use crate::quoted::Quoted;
 
 /// What a file name may have of a container id: a name holds 255 bytes.
 const ID_IN_NAME: usize = 160;
-
-/// Nanoseconds of the monotonic clock.
-pub(crate) fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    // Neither is ever negative on this clock, and 64 bits last for 584 years.
-    now.tv_sec.unsigned_abs().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.unsigned_abs())
-}
 
 /// Leaves the order to end what an ADD of this key, started at `at_ns` or before, has made. Where the directory is
 /// missing it is made, for root alone: a DEL may come before the daemon was ever started.
@@ -120,12 +112,5 @@ mod tests {
             assert_eq!(failure.cause, "io");
             assert!(failure.message.contains(directory.to_str().unwrap()), "{failure}");
         }
-    }
-
-    #[test]
-    fn the_clock_goes_forward_in_nanoseconds() {
-        let before = now_ns();
-        std::thread::sleep(core::time::Duration::from_millis(2));
-        assert!((2_000_000..2_000_000_000).contains(&(now_ns() - before)));
     }
 }

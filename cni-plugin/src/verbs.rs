@@ -12,8 +12,7 @@ use crate::netconf::NetConf;
 use crate::{result, spool};
 
 /// Attaches a pod and prints the result. An ADD whose answer is lost has failed, and is taken back.
-pub(crate) fn add(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> {
-    let started_ns = spool::now_ns();
+pub(crate) fn add(environment: &Environment<'_>, input: &[u8], started_ns: u64) -> Result<Vec<u8>, Failure> {
     let variables = environment.for_add()?;
     let config = NetConf::parse(input)?;
     let mut asked = config.asked()?;
@@ -39,8 +38,7 @@ pub(crate) fn add(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>
 }
 
 /// Detaches a pod. It succeeds without a daemon too, if it can be left in the spool.
-pub(crate) fn del(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> {
-    let started_ns = spool::now_ns();
+pub(crate) fn del(environment: &Environment<'_>, input: &[u8], started_ns: u64) -> Result<Vec<u8>, Failure> {
     let variables = environment.for_del()?;
     let config = NetConf::parse(input)?;
     let key = || key_of(&config, variables.container_id, variables.ifname);

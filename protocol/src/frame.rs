@@ -26,9 +26,16 @@ pub fn encode_reply(reply: &Reply) -> Result<Vec<u8>, Failure> {
     bounded(serde_json::to_vec(reply), MAX_MESSAGE)
 }
 
-/// Reads a request. The version is looked at first, so that a message from another generation is refused by name and
-/// not as garbage.
+/// Reads a request. A message from another generation is refused by name and not as garbage.
 pub fn decode_request(bytes: &[u8]) -> Result<Request, Failure> {
+    match serde_json::from_slice::<Request>(bytes) {
+        Ok(request) if request.version == VERSION => Ok(request),
+        _ => refuse(bytes),
+    }
+}
+
+/// Says what is wrong with a request: its version comes first.
+fn refuse(bytes: &[u8]) -> Result<Request, Failure> {
     #[derive(Deserialize)]
     struct Envelope {
         version: u16,

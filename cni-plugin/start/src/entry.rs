@@ -27,6 +27,7 @@ unsafe extern "C" fn _start() -> ! {
 /// # Safety
 /// `stack` is the stack pointer as the kernel left it.
 unsafe extern "C" fn main(stack: *const usize) -> ! {
+    let started_ns = system::monotonic_ns();
     system::ignore_sigpipe();
     // SAFETY: the first word is the number of arguments; they follow, a NULL, and then the environment.
     let environment = unsafe { stack.add(1 + stack.read() + 1).cast() };
@@ -35,7 +36,7 @@ unsafe extern "C" fn main(stack: *const usize) -> ! {
     // SAFETY: nothing in this process closes a descriptor it has not opened. Where the caller left one of these closed,
     // reading and writing fail with EBADF; another file opened under the number is not readable or writable so either.
     let (stdin, stdout) = unsafe { (BorrowedFd::borrow_raw(0), BorrowedFd::borrow_raw(1)) };
-    system::exit(dotfour_plugin::run(variables, stdin, stdout))
+    system::exit(dotfour_plugin::run(variables, stdin, stdout, started_ns))
 }
 
 /// The environment as pairs of name and value.

@@ -124,7 +124,7 @@ fn execute(variables: &[(&[u8], &[u8])], input: &[u8]) -> (i32, Vec<u8>) {
     let mut stdin = memory();
     stdin.write_all(input).and_then(|()| stdin.rewind()).expect("memory can be written");
     let mut stdout = memory();
-    let status = dotfour_plugin::run(variables.iter().copied(), stdin.as_fd(), stdout.as_fd());
+    let status = dotfour_plugin::run(variables.iter().copied(), stdin.as_fd(), stdout.as_fd(), 1);
     let mut printed = Vec::new();
     stdout.rewind().and_then(|()| stdout.read_to_end(&mut printed)).expect("memory can be read");
     (status, printed)

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -61,11 +61,7 @@ impl Batch {
 impl Socket {
     /// The addresses of all links, of both families. Its cost grows with their number: not for the path of a pod.
     pub fn addresses(&mut self) -> Result<Vec<LinkAddress>, KernelError> {
-        let mut batch = Batch::new();
-        batch.push("list the addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP);
-        let mut found = Vec::new();
-        self.exchange(batch, |object| found.extend(read_address(object)))?;
-        Ok(found)
+        self.dump("list the addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()), read_address)
     }
 }
 

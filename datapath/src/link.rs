@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask,
@@ -201,11 +201,7 @@ impl Socket {
 
     /// All links of the socket's namespace. Its cost grows with their number: not for the path of a pod.
     pub fn links(&mut self) -> Result<Vec<Link>, KernelError> {
-        let mut batch = Batch::new();
-        batch.push("list the links", RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP);
-        let mut found = Vec::new();
-        self.exchange(batch, |object| found.extend(read_link(object)))?;
-        Ok(found)
+        self.dump("list the links", RouteNetlinkMessage::GetLink(LinkMessage::default()), read_link)
     }
 }
 

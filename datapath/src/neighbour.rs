@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 
@@ -40,11 +40,8 @@ impl Batch {
 impl Socket {
     /// The neighbour entries of all links, of both families. Its cost grows with their number: not for the path of a pod.
     pub fn neighbours(&mut self) -> Result<Vec<Neighbour>, KernelError> {
-        let mut batch = Batch::new();
-        batch.push("list the neighbours", RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()), NLM_F_DUMP);
-        let mut found = Vec::new();
-        self.exchange(batch, |object| found.extend(read_neighbour(object)))?;
-        Ok(found)
+        let question = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+        self.dump("list the neighbours", question, read_neighbour)
     }
 }
 

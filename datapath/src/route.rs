@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -57,11 +57,7 @@ impl Socket {
     /// The unicast routes of the main table that leave by a link of their own, of both families. Its cost grows with their
     /// number: not for the path of a pod.
     pub fn routes(&mut self) -> Result<Vec<Route>, KernelError> {
-        let mut batch = Batch::new();
-        batch.push("list the routes", RouteNetlinkMessage::GetRoute(RouteMessage::default()), NLM_F_DUMP);
-        let mut found = Vec::new();
-        self.exchange(batch, |object| found.extend(read_route(object)))?;
-        Ok(found)
+        self.dump("list the routes", RouteNetlinkMessage::GetRoute(RouteMessage::default()), read_route)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use netlink_packet_core::DecodeError;
+use netlink_packet_core::{DecodeError, NLM_F_DUMP};
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
@@ -89,6 +89,20 @@ impl Socket {
             object.read()?.into_iter().for_each(&mut each_object);
             Ok(())
         })
+    }
+
+    /// Asks for all objects of a kind, and reads those that `read` knows.
+    pub(crate) fn dump<T>(
+        &mut self,
+        step: &'static str,
+        question: RouteNetlinkMessage,
+        read: fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>, KernelError> {
+        let mut batch = Batch::new();
+        batch.push(step, question, NLM_F_DUMP);
+        let mut found = Vec::new();
+        self.exchange(batch, |object| found.extend(read(object)))?;
+        Ok(found)
     }
 
     fn converse(

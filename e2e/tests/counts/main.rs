@@ -19,8 +19,8 @@ use crate::trace::{Seen, Strace, forbidden, served};
 const PLUGIN_ADD: usize = 15;
 const PLUGIN_DEL: usize = 12;
 /// System calls of the daemon's thread that serves the call, from taking it to being ready for the next.
-const DAEMON_ADD: usize = 21;
-const DAEMON_DEL: usize = 11;
+const DAEMON_ADD: usize = 22;
+const DAEMON_DEL: usize = 12;
 /// Requests to the kernel over netlink among these.
 const NETLINK_ADD: usize = 10;
 const NETLINK_DEL: usize = 2;

@@ -5,7 +5,7 @@
 //! scheduler takes every runnable actor in every state, so all interleavings are walked. The gate is part of the state.
 //!
 //! Actors: an ADD, a DEL of the same key, the same key's second ADD, another pod's ADD, the pod's namespace dying, the
-//! collector, a spooled DEL, and a kill of the daemon that takes every call under way with it.
+//! collector, a spooled DEL, a GC, and a kill of the daemon that takes every call under way with it.
 //!
 //! In every state: the pool's own invariants; no two links with one address; a live link's address is not free. At the
 //! end of every run: a lease for every link and a link for every lease, and nothing left of an ADD that a DEL ended.
@@ -38,6 +38,8 @@ enum Job {
     Add { key: u8, started: u64 },
     /// A DEL of this key, from the socket or the spool.
     Del { key: u8, at: u64 },
+    /// A GC whose list does not have this key, and that spares what was started after this second.
+    Gc { key: u8, latest: u64 },
     /// The namespace behind this key's link dies.
     Die { key: u8 },
     /// The collector looks at every lease.
@@ -49,6 +51,8 @@ enum Job {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Step {
     Enter,
+    /// A GC's second look, with what it has listed.
+    Gate,
     Decide,
     Commit,
     Kernel,
@@ -64,6 +68,8 @@ struct Actor {
     given: Option<PodAddresses>,
     /// Whether an ADD was answered with addresses.
     answered: bool,
+    /// The moment of the ADD that a GC has listed.
+    listed: Moment,
 }
 
 #[derive(Debug, Clone)]
@@ -83,14 +89,19 @@ impl World {
     fn new(jobs: &[Job]) -> Self {
         let mut pool = Pool::new(REST);
         pool.apply_view(&view(5..5 + SIZE));
-        let actors = jobs.iter().map(|&job| Actor { job, step: Step::Enter, given: None, answered: false }).collect();
+        let actors = jobs
+            .iter()
+            .map(|&job| Actor { job, step: Step::Enter, given: None, answered: false, listed: Moment::ZERO })
+            .collect();
         World { pool, file: vec![], queue: vec![], links: BTreeMap::new(), next_index: 1, gate: HashSet::new(), actors }
     }
 
     fn runnable(&self, actor: &Actor) -> bool {
         match (actor.job, actor.step) {
             (_, Step::Done) => false,
-            (Job::Add { key, .. } | Job::Del { key, .. }, Step::Enter) => !self.gate.contains(&key),
+            (Job::Add { key, .. } | Job::Del { key, .. }, Step::Enter) | (Job::Gc { key, .. }, Step::Gate) => {
+                !self.gate.contains(&key)
+            }
             // The collector's own gate is for the moment of its step.
             _ => true,
         }
@@ -98,10 +109,12 @@ impl World {
 
     /// Takes one step of one actor.
     fn take(&mut self, number: usize) {
-        let Actor { job, step, given, .. } = self.actors[number].clone();
+        let Actor { job, step, given, listed, .. } = self.actors[number].clone();
         let next = match job {
             Job::Add { key, started } => self.add(number, key, Duration::from_secs(started), step, given),
             Job::Del { key, at } => self.del(key, Duration::from_secs(at), step),
+            Job::Gc { key, latest } if step == Step::Enter => self.list(number, key, Duration::from_secs(latest)),
+            Job::Gc { key, .. } => self.del(key, listed, step),
             Job::Die { key } => {
                 let name = super::interleavings::key(key);
                 self.links.retain(|_, tag| tag.key != *name);
@@ -169,14 +182,25 @@ impl World {
                 self.gate.remove(&n);
                 Step::Done
             }
-            Step::Done => Step::Done,
+            Step::Gate | Step::Done => Step::Done,
+        }
+    }
+
+    /// A GC's first look, outside the gate.
+    fn list(&mut self, number: usize, n: u8, latest: Moment) -> Step {
+        match self.pool.lease(&key(n)) {
+            Some(lease) if lease.started <= latest => {
+                self.actors[number].listed = lease.started;
+                Step::Gate
+            }
+            _ => Step::Done,
         }
     }
 
     fn del(&mut self, n: u8, at: Moment, step: Step) -> Step {
         let key = key(n);
         match step {
-            Step::Enter => {
+            Step::Enter | Step::Gate => {
                 self.gate.insert(n);
                 Step::Decide
             }
@@ -270,6 +294,7 @@ impl World {
         let ended = |n, started| {
             self.actors.iter().any(|actor| match actor.job {
                 Job::Del { key, at } => key == n && at >= started,
+                Job::Gc { key, latest } => key == n && latest >= started,
                 Job::Die { key } => key == n,
                 _ => false,
             })
@@ -316,7 +341,8 @@ fn explore(world: World) -> u64 {
 fn no_order_of_the_calls_for_one_pod_leaks_or_doubles_an_address() {
     let add = |key, started| Job::Add { key, started };
     let del = |key, at| Job::Del { key, at };
-    let scenarios: [&[Job]; 8] = [
+    let gc = |key, latest| Job::Gc { key, latest };
+    let scenarios: [&[Job]; 11] = [
         &[add(1, 1), del(1, 2), Job::Kill, Job::Collect],
         &[add(1, 1), del(1, 2), add(1, 3), Job::Collect],
         &[add(1, 1), Job::Die { key: 1 }, add(2, 1), Job::Collect, Job::Kill],
@@ -325,6 +351,9 @@ fn no_order_of_the_calls_for_one_pod_leaks_or_doubles_an_address() {
         &[add(1, 3), del(1, 2), del(1, 4), Job::Kill],
         &[add(1, 1), add(1, 1), del(1, 2), Job::Collect],
         &[add(1, 1), add(1, 3), del(1, 2), Job::Kill],
+        &[add(1, 1), gc(1, 2), add(1, 3), Job::Kill],
+        &[add(1, 1), gc(1, 2), add(2, 1), Job::Collect],
+        &[add(1, 1), gc(1, 2), del(1, 3), Job::Kill],
     ];
     let explored: u64 = scenarios.into_iter().map(|jobs| explore(World::new(jobs))).sum();
     println!("{explored} interleavings explored");

@@ -12,7 +12,7 @@ use super::add::words;
 use super::{Node, now, tell};
 use crate::caller::Caller;
 use crate::pool::{Covered, Lease, Moment, PodAddresses};
-use crate::wiring::Wirer;
+use crate::wiring::{Janitor, Wirer};
 
 /// Why an attachment ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,16 +41,22 @@ impl fmt::Display for Reason {
     }
 }
 
-/// An attachment that has ended.
+/// An attachment that has ended, but for what nobody needs to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a condemned link is not buried before somebody asks for it"]
 pub struct Released {
     addresses: PodAddresses,
     took: Duration,
+    /// The group of its condemned link, if it had one.
+    condemned: Option<u32>,
 }
 
 impl Released {
-    /// Says so in the log.
-    pub fn log(&self, key: &AttachmentKey, reason: Reason) {
+    /// Has the link buried, and says in the log what happened.
+    pub fn close(&self, key: &AttachmentKey, reason: Reason, janitor: &Janitor) {
+        if let Some(group) = self.condemned {
+            janitor.bury(group);
+        }
         info!(%key, addresses = words(self.addresses), %reason, took = ?self.took, "released");
     }
 }
@@ -73,7 +79,7 @@ pub(super) fn answer(del: Del, caller: &Caller, node: &Node, wirer: &mut Wirer) 
         Ok(ended) => {
             tell(caller, &Reply::Detached);
             if let Ended::Released(released) = ended {
-                released.log(&key, Reason::Del);
+                released.close(&key, Reason::Del, &node.janitor);
             }
         }
         Err(e) => tell(
@@ -113,13 +119,14 @@ pub(super) fn end_lease(
     wirer: &mut Wirer,
 ) -> Result<Released, KernelError> {
     let begun = Instant::now();
+    let mut condemned = None;
     if let Some(link) = &lease.link {
         let group = node.janitor.group();
         wirer.unwire(lease.addresses, link, group)?;
-        node.janitor.bury(group);
+        condemned = Some(group);
     }
     let (_, ticket) = node.ledger.release(key, now());
     // If it is not recorded, the next start finds a lease without a link and lets its addresses cool down.
     let _ = node.ledger.commit(ticket);
-    Ok(Released { addresses: lease.addresses, took: begun.elapsed() })
+    Ok(Released { addresses: lease.addresses, took: begun.elapsed(), condemned })
 }

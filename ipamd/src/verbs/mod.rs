@@ -85,7 +85,7 @@ impl Node {
     ) -> Result<Ended, KernelError> {
         let ended = del::end(key, at, self, wirer)?;
         if let Ended::Released(released) = &ended {
-            released.log(key, reason);
+            released.close(key, reason, &self.janitor);
         }
         Ok(ended)
     }
@@ -100,7 +100,7 @@ impl Node {
         let lease = self.ledger.pool().lease(key).cloned();
         match lease {
             Some(lease) if lease.link.as_ref() == Some(link) && !wirer.has_link(link)? => {
-                del::end_lease(key, &lease, self, wirer)?.log(key, Reason::NamespaceGone);
+                del::end_lease(key, &lease, self, wirer)?.close(key, Reason::NamespaceGone, &self.janitor);
                 self.collected.fetch_add(1, Ordering::Relaxed);
                 Ok(true)
             }

@@ -30,8 +30,8 @@ demo: deps-demo build ## show pods on two nodes of a virtual VNet; all of it is 
 test: deps-test build ## run all tests, those with a real container runtime too
 	$(CARGO) test --locked $(IN_SANDBOX) --workspace --exclude dotfour --exclude dotfour-e2e
 	$(CARGO) test --locked -p dotfour
-	$(CARGO) test --locked -p dotfour-e2e --lib --test containerd --test views --test churn --test interrupted --test scale --test counts \
-		$(AS_ROOT)
+	$(CARGO) test --locked -p dotfour-e2e --lib --test containerd --test podman --test views --test churn --test interrupted \
+		--test scale --test counts --test datapath --test chain --test verbs $(AS_ROOT)
 
 bench: ## measure the hot path with criterion
 	$(CARGO) bench --locked -p dotfour-benches

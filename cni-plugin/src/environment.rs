@@ -218,12 +218,9 @@ impl Args {
                 Some(_) => {}
             }
         }
-        let pod = match (namespace, name) {
-            ("", "") => None,
-            ("", _) => return Err(String::from("has K8S_POD_NAME without K8S_POD_NAMESPACE")),
-            (_, "") => return Err(String::from("has K8S_POD_NAMESPACE without K8S_POD_NAME")),
-            (namespace, name) => Some(PodName { namespace: namespace.into(), name: name.into() }),
-        };
+        // Half of it is what podman passes, whose containers have a name and no namespace: that is no pod of Kubernetes.
+        let named = !namespace.is_empty() && !name.is_empty();
+        let pod = named.then(|| PodName { namespace: namespace.into(), name: name.into() });
         Ok(Args { pod, asked })
     }
 }

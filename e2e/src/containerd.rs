@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -102,6 +102,28 @@ impl Containerd {
         containerd.wait_until_ready()?;
         containerd.import_image()?;
         Ok(containerd)
+    }
+
+    /// Kills containerd under its pods, as the kernel would when memory runs out, starts it again and waits until it is
+    /// ready. Clients of before are cut off.
+    ///
+    /// # Errors
+    /// If it does not come up again; see [`StartError`].
+    pub fn restart(&mut self) -> Result<(), StartError> {
+        let system = |step| move |source| StartError::System { step, source };
+        let number = self.seen_from_outside(Path::new("/run/containerd/e2e-pid"));
+        let read = || fs::read_to_string(&number).map_err(system("read which process containerd is"));
+        let (before, deadline) = (read()?, Instant::now() + START_TIMEOUT);
+        let stdin = self.child.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe.into());
+        stdin.and_then(|stdin| stdin.write_all(b"again\n")).map_err(system("have containerd killed"))?;
+        // Until the new one is there, the old one might answer.
+        while read()? == before {
+            if Instant::now() > deadline {
+                return Err(self.not_up(format!("does not end within {START_TIMEOUT:?}")));
+            }
+            sleep(Duration::from_millis(5));
+        }
+        self.wait_until_ready()
     }
 
     /// A client of its own for the container runtime interface.

@@ -56,6 +56,21 @@ pub struct PodSandbox {
     pub netns: Option<PathBuf>,
 }
 
+/// A TCP port of the node that leads to a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostPort {
+    /// The node's port.
+    pub host: u16,
+    /// The pod's port.
+    pub pod: u16,
+}
+
+impl HostPort {
+    fn message(self) -> m::PortMapping {
+        m::PortMapping { protocol: 0, container_port: self.pod.into(), host_port: self.host.into() }
+    }
+}
+
 /// A client of the container runtime interface, version v1. Calls block, one at a time; make a second client to make two
 /// calls at once.
 #[derive(Debug)]
@@ -90,6 +105,17 @@ impl Cri {
     /// `cgroup_parent` is where its cgroups go, from the root of each hierarchy. Every call makes another sandbox, but
     /// the runtime refuses the name of one it has not removed.
     pub fn run_pod_sandbox(&mut self, namespace: &str, name: &str, cgroup_parent: &str) -> Result<String, CriError> {
+        self.run_pod_sandbox_with_port(namespace, name, cgroup_parent, None)
+    }
+
+    /// As [`Cri::run_pod_sandbox`], with a TCP port of the node that leads to one of the pod's, if there is one.
+    pub fn run_pod_sandbox_with_port(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        cgroup_parent: &str,
+        port: Option<HostPort>,
+    ) -> Result<String, CriError> {
         let metadata = m::PodSandboxMetadata {
             name: name.to_owned(),
             uid: format!("{namespace}-{name}"),
@@ -99,6 +125,7 @@ impl Cri {
         let config = m::PodSandboxConfig {
             metadata: Some(metadata),
             hostname: name.to_owned(),
+            port_mappings: port.into_iter().map(HostPort::message).collect(),
             linux: Some(m::LinuxPodSandboxConfig { cgroup_parent: cgroup_parent.to_owned() }),
         };
         let answer: m::PodSandboxId = self.call("RunPodSandbox", m::RunPodSandboxRequest { config: Some(config) })?;

@@ -3,7 +3,7 @@
 //! The file has the form that `docker save` writes, which `ctr image import` reads. It needs one digest only, that of
 //! the layer; an OCI layout would need one per file.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::process::Command;
@@ -40,6 +40,24 @@ pub fn write(archive: &Path, busybox: &Path) -> io::Result<()> {
     append(&mut image, "config.json", config.to_string().as_bytes())?;
     append(&mut image, "layer.tar", &layer)?;
     image.into_inner()?.sync_all()
+}
+
+/// Puts the image's files into a directory, for a runtime that takes one as it is, and with them the directories that
+/// runc mounts on.
+///
+/// # Errors
+/// If busybox cannot be read or the directory not be written.
+pub fn unpack(directory: &Path, busybox: &Path) -> io::Result<()> {
+    for place in ["proc", "sys", "dev", "etc", "run", "tmp"] {
+        fs::create_dir_all(directory.join(place))?;
+    }
+    fs::copy(busybox, directory.join("busybox"))?;
+    for library in libraries(busybox)? {
+        let copy = directory.join(library.trim_start_matches('/'));
+        copy.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::copy(&library, copy)?;
+    }
+    Ok(())
 }
 
 /// The loader and the libraries of a program, by their absolute paths. Debian's busybox-static has none; but it cannot be

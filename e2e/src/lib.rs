@@ -5,6 +5,7 @@
 //!   back in order.
 //! - [`driver`] is a runtime of many callers, whose pods come and go; [`views`] compares what it believes with what
 //!   daemon, kernel and fabric say.
+//! - [`transfer`] sends bytes from one namespace to another; [`dump`] lists all that plugins change on a node.
 //! - [`containerd`] runs containerd on a node, with nothing of it visible to the machine or outliving the test.
 //! - [`cri`] makes the calls.
 //! - [`image`] makes the sandbox image, so that nothing is pulled.
@@ -17,11 +18,14 @@ pub mod cgroup;
 pub mod containerd;
 pub mod cri;
 pub mod driver;
+pub mod dump;
 pub mod image;
 pub mod program;
+pub mod transfer;
 pub mod views;
 
 pub use containerd::{Containerd, Setup};
-pub use cri::{Cri, PodSandbox};
+pub use cri::{Cri, HostPort, PodSandbox};
 pub use driver::Driver;
+pub use dump::Dump;
 pub use views::Views;

@@ -134,6 +134,20 @@ impl Calls<'_> {
         Ok(Answer { result: Value::Null, took })
     }
 
+    /// GC: every plugin in order, each told which attachments must stay, by container id and interface. As libcni does it:
+    /// one that fails does not keep the others from their work, and the first failure is what the caller hears.
+    pub fn gc(&self, valid: &[(&str, &str)]) -> Result<Answer, CallError> {
+        let network = self.network.sparing(valid);
+        let (mut took, mut failed) = (Duration::ZERO, None);
+        for plugin in &network.plugins {
+            match call::run(Verb::Gc, &network, plugin, None, None) {
+                Ok(answer) => took += answer.took,
+                Err(e) => drop(failed.get_or_insert(e)),
+            }
+        }
+        failed.map_or(Ok(Answer { result: Value::Null, took }), Err)
+    }
+
     /// STATUS: every plugin in order.
     pub fn status(&self) -> Result<Answer, CallError> {
         let mut took = Duration::ZERO;

@@ -26,11 +26,24 @@ pub(super) struct LinuxPodSandboxConfig {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(super) struct PortMapping {
+    /// 0: TCP.
+    #[prost(int32, tag = "1")]
+    pub(super) protocol: i32,
+    #[prost(int32, tag = "2")]
+    pub(super) container_port: i32,
+    #[prost(int32, tag = "3")]
+    pub(super) host_port: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(super) struct PodSandboxConfig {
     #[prost(message, optional, tag = "1")]
     pub(super) metadata: Option<PodSandboxMetadata>,
     #[prost(string, tag = "2")]
     pub(super) hostname: String,
+    #[prost(message, repeated, tag = "5")]
+    pub(super) port_mappings: Vec<PortMapping>,
     #[prost(message, optional, tag = "8")]
     pub(super) linux: Option<LinuxPodSandboxConfig>,
 }

@@ -245,10 +245,15 @@ impl Wirer {
     /// Makes the interface name in the pod available, if what has it is the end of a condemned link.
     fn free_pod_name(&mut self, ifname: &str, inside: &mut Socket) -> Result<(), WireError> {
         let Some(found) = inside.link(LinkId::Name(ifname))? else { return Ok(()) };
-        let condemned = LINK_INDICES.contains(&found.index)
-            && self.node.link(LinkId::Index(found.index))?.is_some_and(|link| is_condemned(&link));
-        if !condemned {
-            return Err(WireError::InterfaceTaken { ifname: ifname.to_owned() });
+        let taken = || Err(WireError::InterfaceTaken { ifname: ifname.to_owned() });
+        if !LINK_INDICES.contains(&found.index) {
+            return taken();
+        }
+        match self.node.link(LinkId::Index(found.index))? {
+            Some(link) if is_condemned(&link) => {}
+            // The janitor has deleted the pair between the two looks.
+            None if inside.link(LinkId::Index(found.index))?.is_none() => return Ok(()),
+            _ => return taken(),
         }
         rename(inside, found.index, &condemned_link(found.index))?;
         Ok(())

@@ -65,7 +65,7 @@ fn check_passes_after_add_and_names_whatever_is_changed() {
         (on_node, format!("link set {link} address 02:00:00:00:00:01"), "the MAC address of azv"),
         (&pod, "route del default".to_owned(), "the route 0.0.0.0/0 via 169.254.1.1 dev eth0"),
         (&pod, "neighbour del 169.254.1.1 dev eth0".to_owned(), "the neighbour entry 169.254.1.1"),
-        (&pod, "link set eth0 mtu 1300".to_owned(), "the MTU of eth0"),
+        (&pod, "link set eth0 mtu 1600".to_owned(), "the MTU of eth0"),
     ];
     for (namespace, change, says) in changes {
         ip(namespace, &change);

@@ -23,6 +23,8 @@ pub enum Verb {
     Del,
     /// CHECK.
     Check,
+    /// GC.
+    Gc,
     /// STATUS.
     Status,
     /// VERSION.
@@ -36,6 +38,7 @@ impl Verb {
             Verb::Add => "ADD",
             Verb::Del => "DEL",
             Verb::Check => "CHECK",
+            Verb::Gc => "GC",
             Verb::Status => "STATUS",
             Verb::Version => "VERSION",
         }

@@ -81,6 +81,35 @@ impl Network {
         }
     }
 
+    /// This network for one pod: each plugin gets, as `runtimeConfig`, those of the runtime's `arguments` that its
+    /// `capabilities` name (CNI's CONVENTIONS.md, "Dynamic Plugin specific fields"). One that gets none has no such key.
+    pub fn with_capability_arguments(&self, arguments: &Map<String, Value>) -> Self {
+        let mut network = self.clone();
+        for plugin in &mut network.plugins {
+            let able = |name: &str| {
+                let capability = plugin.conf.get("capabilities").and_then(|capabilities| capabilities.get(name));
+                capability.and_then(Value::as_bool).unwrap_or_default()
+            };
+            let handed = arguments.iter().filter(|(name, _)| able(name));
+            let handed: Map<String, Value> = handed.map(|(name, value)| (name.clone(), value.clone())).collect();
+            if !handed.is_empty() {
+                plugin.conf.insert("runtimeConfig".to_owned(), Value::Object(handed));
+            }
+        }
+        network
+    }
+
+    /// This network for one GC, with the list of what must stay (CNI specification 1.1, "GC").
+    pub(super) fn sparing(&self, valid: &[(&str, &str)]) -> Self {
+        let entry = |(container_id, ifname): &(&str, &str)| json!({ "containerID": container_id, "ifname": ifname });
+        let list: Value = valid.iter().map(entry).collect();
+        let mut network = self.clone();
+        for plugin in &mut network.plugins {
+            plugin.conf.insert("cni.dev/valid-attachments".to_owned(), list.clone());
+        }
+        network
+    }
+
     /// What a plugin gets on standard input: its configuration with name, version and the result of the plugin before.
     pub fn input(&self, plugin: &Plugin, previous: Option<&Value>) -> Value {
         let mut input = plugin.conf.clone();
@@ -117,6 +146,28 @@ mod tests {
         assert_eq!(input, json!({"type": "a", "x": 1, "name": "n", "cniVersion": "1.0.0"}));
         let input = network.input(&network.plugins[1], Some(&json!({"ips": []})));
         assert_eq!(input, json!({"type": "b", "name": "n", "cniVersion": "1.0.0", "prevResult": {"ips": []}}));
+    }
+
+    #[test]
+    fn a_plugin_is_handed_the_capabilities_it_names_and_no_others() {
+        let text = r#"{"cniVersion":"1.0.0","name":"n","plugins":[
+            {"type":"a","capabilities":{"portMappings":true,"bandwidth":false}},{"type":"b"}]}"#;
+        let network = Network::from_list(text, vec!["/opt/cni/bin".into()]).unwrap();
+        let arguments = json!({ "portMappings": [{ "hostPort": 80 }], "bandwidth": { "ingressRate": 1 } });
+        let for_pod = network.with_capability_arguments(arguments.as_object().unwrap());
+        assert_eq!(for_pod.plugins[0].conf["runtimeConfig"], json!({ "portMappings": [{ "hostPort": 80 }] }));
+        assert_eq!(for_pod.plugins[1].conf, network.plugins[1].conf);
+    }
+
+    #[test]
+    fn gc_tells_every_plugin_what_must_stay() {
+        let text = r#"{"cniVersion":"1.1.0","name":"n","plugins":[{"type":"a"},{"type":"b"}]}"#;
+        let network =
+            Network::from_list(text, vec!["/opt/cni/bin".into()]).unwrap().sparing(&[("c1", "eth0"), ("c1", "net1")]);
+        for plugin in &network.plugins {
+            let list = json!([{"containerID": "c1", "ifname": "eth0"}, {"containerID": "c1", "ifname": "net1"}]);
+            assert_eq!(plugin.conf["cni.dev/valid-attachments"], list);
+        }
     }
 
     #[test]

@@ -100,6 +100,14 @@ fn each_difference_of_the_node_s_end_is_named_with_its_fix() {
 }
 
 #[test]
+fn the_pod_s_mtu_may_be_lower_and_not_higher() {
+    let end = pod_end(&plan(), INDEX);
+    let with = |mtu| difference(&end, |seen| seen.link.as_mut().unwrap().mtu = mtu);
+    assert_eq!(with(1400), None);
+    assert_eq!(with(9000).unwrap().0, "the MTU of eth0 is 9000 and not 1500 in x");
+}
+
+#[test]
 fn each_difference_of_the_pod_s_end_is_named_with_its_fix() {
     let end = pod_end(&plan(), INDEX);
     let (what, fix) = difference(&end, |seen| seen.addresses.clear()).unwrap();

@@ -4,6 +4,8 @@
 // Clippy allows this in test functions only, not in what they share.
 #![allow(clippy::panic)]
 
+mod crowd;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -11,7 +13,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use dotfour_datapath::{Netns, Socket};
-use dotfour_e2e::program::{self, Failure, Ground};
+use dotfour_e2e::program::{self, Failure, Ground, shipped};
 use dotfour_e2e::{Containerd, Cri, Setup};
 use dotfour_protocol::NodeStatus;
 use dotfour_rig::probe::Pinger;
@@ -20,7 +22,9 @@ use serde_json::json;
 
 type Outcome = Result<(), Failure>;
 
-/// Pods of each test: the least number in which a mix-up of two shows.
+/// Pods that are started at once.
+const CROWD: usize = 50;
+/// Pods of each other test: the least number in which a mix-up of two shows.
 const PODS: usize = 3;
 /// Where Debian puts the reference plugins. containerd itself needs `loopback`, whatever the network.
 const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
@@ -33,10 +37,14 @@ const BURIAL: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     program::run(|ground| {
-        let (dotfour, control) = (ground.clone(), ground.clone());
+        let (dotfour, control, crowd) = (ground.clone(), ground.clone(), ground.clone());
         vec![
             program::test("pods_of_a_real_runtime_get_addresses_of_the_nic_and_leave_nothing", move || pods(&dotfour)),
             program::test("the_same_steps_pass_with_the_reference_plugin", move || reference_plugin(&control)),
+            program::test(
+                "fifty_pods_started_at_once_with_host_ports_outlive_their_runtime_and_leave_nothing",
+                move || crowd::crowd(&crowd, CROWD),
+            ),
         ]
     })
 }
@@ -45,7 +53,7 @@ fn pods(ground: &Ground) -> Outcome {
     let vnet =
         Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: ground.sandbox.place().within("vnet")? })?;
     let node = vnet.add_node(&NodeConfig::new("node-1", 2 * PODS))?;
-    let daemon = node.start_daemon(&DaemonConfig::new(program_file("dotfour-ipamd")?))?;
+    let daemon = node.start_daemon(&DaemonConfig::new(shipped("dotfour-ipamd")?))?;
     let conflist = json!({ "cniVersion": CNI_VERSION, "name": "azure", "plugins": [
         { "type": "dotfour", "socket": daemon.socket() },
         // Behind the CNI plugin of nearly every cluster. It reads our result, and returns it to the runtime.
@@ -53,7 +61,7 @@ fn pods(ground: &Ground) -> Outcome {
     ]});
     let setup = Setup {
         netns: node.netns(),
-        plugins: &[&program_file("dotfour")?, &reference("portmap"), &reference("loopback")],
+        plugins: &[&shipped("dotfour")?, &reference("portmap"), &reference("loopback")],
         conflist: &conflist.to_string(),
         name: "dotfour",
         log: &Path::new(TMPDIR).join("containerd-dotfour.log"),
@@ -189,7 +197,7 @@ impl Network {
 
 /// What `dotfourctl` says about the daemon with this configuration.
 fn status(config: &Path) -> Result<NodeStatus, Failure> {
-    let mut dotfourctl = Command::new(program_file("dotfourctl")?);
+    let mut dotfourctl = Command::new(shipped("dotfourctl")?);
     let said = output(dotfourctl.arg("--config").arg(config).args(["status", "-o", "json"]))?;
     Ok(serde_json::from_str(&said)?)
 }
@@ -210,14 +218,4 @@ fn output(command: &mut Command) -> Result<String, Failure> {
 
 fn reference(plugin: &str) -> PathBuf {
     Path::new(REFERENCE_PLUGINS).join(plugin)
-}
-
-/// A program as it is shipped: `make build` puts it where release builds go.
-fn program_file(name: &str) -> Result<PathBuf, Failure> {
-    let file = Path::new(TMPDIR).with_file_name("release").join(name);
-    if file.is_file() {
-        Ok(file)
-    } else {
-        Err(format!("{} is not there; `make build` makes it", file.display()).into())
-    }
 }

@@ -1,0 +1,78 @@
+//! GC, with a daemon that is a minute older than it is.
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use dotfour_e2e::program::shipped;
+use dotfour_rig::{Place, Pod, Runtime};
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::call::Call;
+use crate::stage::{Stage, daemon};
+
+/// The daemon spares what is younger than a minute.
+const OLDER: u32 = 61;
+/// How long the janitor may take.
+const BURIAL: Duration = Duration::from_secs(5);
+
+pub(crate) fn by_age(place: &Place) -> Outcome {
+    let stage = Stage::set(place, 8, &daemon()?)?;
+    let network = stage.network()?;
+    let mut elsewhere = network.clone();
+    elsewhere.name = "other".to_owned();
+    let pods = ["valid", "stale", "other-network"].map(|name| Pod::create(&stage.node, "default", name));
+    let [valid, stale, other] = pods;
+    let (valid, stale, other) = (valid?, stale?, other?);
+    let runtime = Runtime::new(&stage.node, &network);
+    let added = |runtime: &Runtime<'_>, pod: &Pod| -> Result<Ipv4Addr, dotfour_e2e::program::Failure> {
+        Ok(runtime.add(pod)?.ipv4().ok_or("no address")?)
+    };
+    let addresses =
+        [added(&runtime, &valid)?, added(&runtime, &stale)?, added(&Runtime::new(&stage.node, &elsewhere), &other)?];
+    let all = [(&valid, addresses[0]), (&stale, addresses[1]), (&other, addresses[2])];
+    let gc = |list: &[(&str, &str)]| runtime.enter(|calls| calls.gc(list));
+
+    gc(&[])??;
+    stage.agrees(&all)?;
+
+    // The clock of boot and the monotonic clock of a namespace may be ahead of the machine's.
+    let older = stage.node.state_dir().join("older-ipamd");
+    let script = format!(
+        "#!/bin/sh\nexec unshare --time --monotonic {OLDER} --boottime {OLDER} --fork --kill-child=KILL {} \"$@\"\n",
+        shipped("dotfour-ipamd")?.display()
+    );
+    let write = r#"printf "%s" "$1" >"$2" && chmod 755 "$2""#;
+    assert!(Command::new("sh").args(["-c", write, "sh", &script]).arg(&older).status()?.success());
+    let Stage { daemon, node, other: other_node, vnet } = stage;
+    daemon.kill();
+    let mut config = crate::stage::daemon()?;
+    config.program = older;
+    let daemon = node.start_daemon(&config)?;
+    let stage = Stage { daemon, node, other: other_node, vnet };
+    let runtime = Runtime::new(&stage.node, &network);
+    let gc = |list: &[(&str, &str)]| runtime.enter(|calls| calls.gc(list));
+
+    // A list that is none frees nothing.
+    for list in [None, Some(Value::Null), Some(json!({})), Some(json!([{ "containerID": valid.container_id }]))] {
+        let call = Call::new("GC", "1.1.0", &stage.node);
+        let call = list.iter().fold(call, |call, list| call.conf("cni.dev/valid-attachments", list.clone()));
+        assert_eq!(call.run()?.cell(), "1 7 invalid-network-config", "{list:?}");
+    }
+    stage.agrees(&all)?;
+
+    // Another interface of a container that is listed is not listed.
+    gc(&[(&valid.container_id, "eth0"), (&stale.container_id, "net1")])??;
+    stage.agrees(&[all[0], all[2]])?;
+    stage.reaches(addresses[0])?;
+    // GC is DEL: a pod that still lives loses its interface.
+    let began = Instant::now();
+    while stale.links()?.len() > 1 {
+        assert!(began.elapsed() < BURIAL, "the pod that GC ended has its interface still");
+        sleep(Duration::from_millis(20));
+    }
+    gc(&[])??;
+    stage.agrees(&[all[2]])
+}

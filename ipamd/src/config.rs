@@ -8,9 +8,11 @@ use ipnet::IpNet;
 
 use crate::pool::Rest;
 
+mod masquerade;
 mod metrics;
 mod raw;
 
+pub use masquerade::{Masquerade, Metadata};
 pub use metrics::MetricsTarget;
 use raw::{Raw, one_line};
 
@@ -37,12 +39,14 @@ pub struct Config {
     pub source: Source,
     /// How long to wait between two looks at the source.
     pub refresh: Duration,
+    /// Which destinations see a pod's own address.
+    pub masquerade: Masquerade,
+    /// Whether pods reach the metadata service.
+    pub metadata: Metadata,
     /// Where metrics are served.
     pub metrics: MetricsTarget,
     /// From how long on an ADD is reported as slow.
     pub slow_add: Duration,
-    /// Keys that are understood but have no effect in this version, for a warning.
-    pub without_effect: Vec<&'static str>,
 }
 
 /// The address source.

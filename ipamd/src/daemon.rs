@@ -5,9 +5,10 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dotfour_datapath::Socket;
+use ipnet::IpNet;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +28,7 @@ use crate::metrics::exposition::Exposition;
 use crate::nic::{self, Nic, NicError};
 use crate::pool::{Exclusion, Pool, eligible};
 use crate::refill::{Refill, reserve};
+use crate::rules::{Rules, RulesError};
 use crate::server::Server;
 use crate::source::{AddressSource, NicView, SourceError};
 use crate::verbs::{Node, now};
@@ -41,7 +43,14 @@ const SOURCE_ATTEMPTS: u32 = 3;
 /// How long to wait between these.
 const SOURCE_RETRY: Duration = Duration::from_millis(500);
 
-/// Why the daemon did not start. Nothing on the node was changed.
+/// How long the state directory may be held by another before that is an error. A daemon that was killed while it started
+/// `nft` leaves a process that holds the lock until it has become `nft`, a moment later.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long to wait between two attempts to lock it.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Why the daemon did not start. Nothing on the node was changed, save that its rules may be in force already.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The state directory cannot be used.
@@ -88,6 +97,9 @@ pub enum StartError {
         #[source]
         source: NotRecorded,
     },
+    /// The rules are not in force.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// Metrics cannot be served.
     #[error("metrics: {target} cannot be served; free it, or give metrics another place")]
     Metrics {
@@ -110,9 +122,6 @@ pub enum StartError {
 
 /// Runs the daemon until SIGTERM or SIGINT. Pods' wiring stays when it ends.
 pub fn run(config: &Config) -> Result<(), StartError> {
-    for key in &config.without_effect {
-        warn!("{key}: accepted, but without effect in this version");
-    }
     let _lock = lock_state_dir(&config.state_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -137,6 +146,9 @@ async fn serve(config: &Config) -> Result<(), StartError> {
         Identity::of_this_machine().map_err(|source| StartError::Setup { what: "read the boot id", source })?;
     let found = recover::find(&view.links);
     let pool = fill_pool(config, &nic, report, &view, &found, &identity);
+    let metrics = Metrics::new(config.slow_add);
+    // Before the node forwards, and before any pod is served.
+    let rules = Rules::start(config, &nic, pod_networks(report, &pool), metrics.rules.clone())?;
     ensure_forwarding()?;
 
     let netlink = |source| StartError::Setup { what: "open a netlink socket", source };
@@ -148,7 +160,6 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     ledger
         .checkpoint()
         .map_err(|source| StartError::NotRecorded { path: config.state_dir.display().to_string(), source })?;
-    let metrics = Metrics::new(config.slow_add);
     let node = Node::new(ledger, nic, config.networks.clone(), source.kind(), janitor, metrics);
     let indices = Arc::new(LinkIndices::starting_at(index_seed(&view)));
     let (notices, noticed) = mpsc::channel();
@@ -164,7 +175,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
         "serving on {}: {counts}", config.socket.display()
     );
 
-    let mut refill = Refill::new(source, Arc::clone(&node), config, notices.clone());
+    let mut refill = Refill::new(source, Arc::clone(&node), config, notices.clone(), rules);
     refill.note_nic_addresses(&view);
     let mut refresh = tokio::time::interval(config.refresh);
     refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -191,6 +202,15 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     drop(node);
     join(janitor_thread);
     Ok(())
+}
+
+/// What pods' addresses are from: the NIC's subnets, and what pods have that the source reports no more.
+fn pod_networks(report: &NicView, pool: &Pool) -> Vec<IpNet> {
+    let subnets: Vec<IpNet> = report.subnets.iter().map(|subnet| subnet.prefix).collect();
+    let addresses = pool.leases().flat_map(|(_, lease)| lease.addresses.iter());
+    let others: Vec<IpNet> =
+        addresses.filter(|address| !subnets.iter().any(|subnet| subnet.contains(address))).map(IpNet::from).collect();
+    [subnets, others].concat()
 }
 
 fn join(thread: JoinHandle<()>) {
@@ -244,10 +264,14 @@ fn lock_state_dir(path: &Path) -> Result<File, StartError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
     let directory = File::open(path).map_err(unusable)?;
     directory.set_permissions(PermissionsExt::from_mode(0o700)).map_err(unusable)?;
-    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(directory),
-        Err(Errno::WOULDBLOCK) => Err(StartError::AlreadyRunning { path: path.display().to_string() }),
-        Err(e) => Err(unusable(e.into())),
+    let begun = Instant::now();
+    loop {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(directory),
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
+            Err(Errno::WOULDBLOCK) => return Err(StartError::AlreadyRunning { path: path.display().to_string() }),
+            Err(e) => return Err(unusable(e.into())),
+        }
     }
 }
 

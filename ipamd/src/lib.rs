@@ -10,11 +10,13 @@
 //! - [`server`] takes calls from the plugin, each a [`caller`]; [`verbs`] has one file for each; [`wiring`] makes and unmakes a pod's links.
 //!   [`client`] is the other end, for `dotfourctl` and tests.
 //! - [`keeper`] ends what ended without telling: links that vanished ([`watch`]), DELs that found no daemon ([`spool`]).
+//! - [`rules`] decide which source address the world sees of a pod, and what a pod may not do; kept in one nftables table.
 //! - [`metrics`] counts and times all that, and serves it to Prometheus.
 //! - [`errors`] turns what went wrong into what an operator reads.
 //!
 //! Invariants: the pool is never locked over IO or a kernel call; an assigned address never leaves the pool; one call at a
-//! time works on an attachment; only [`wiring`] changes pod networking.
+//! time works on an attachment; only [`wiring`] changes pod
+//! networking, and only [`rules`] nftables.
 
 pub mod caller;
 pub mod client;
@@ -28,6 +30,7 @@ pub mod metrics;
 pub mod nic;
 pub mod pool;
 pub mod refill;
+pub mod rules;
 pub mod server;
 pub mod source;
 pub mod spool;

@@ -12,6 +12,7 @@ use crate::keeper::Notice;
 use crate::kernel::{NodeView, observe};
 use crate::nic;
 use crate::pool::{Pool, eligible};
+use crate::rules::Rules;
 use crate::source::AddressSource;
 use crate::takeover::{describe, foreign_uses, on_nic};
 use crate::verbs::Node;
@@ -23,6 +24,7 @@ pub struct Refill<'c> {
     node: Arc<Node>,
     config: &'c Config,
     notices: mpsc::Sender<Notice>,
+    rules: Rules,
     /// What the last look found, so that what lasts is told once.
     failing: bool,
     withdrawn: Vec<IpAddr>,
@@ -30,9 +32,15 @@ pub struct Refill<'c> {
 }
 
 impl<'c> Refill<'c> {
-    /// A refill for a node that serves. `notices` lead to the keeper.
-    pub fn new(source: AddressSource, node: Arc<Node>, config: &'c Config, notices: mpsc::Sender<Notice>) -> Self {
-        Refill { source, node, config, notices, failing: false, withdrawn: vec![], on_nic: vec![] }
+    /// A refill for a node that serves. `notices` lead to the keeper; `rules` follow the source's subnets.
+    pub fn new(
+        source: AddressSource,
+        node: Arc<Node>,
+        config: &'c Config,
+        notices: mpsc::Sender<Notice>,
+        rules: Rules,
+    ) -> Self {
+        Refill { source, node, config, notices, rules, failing: false, withdrawn: vec![], on_nic: vec![] }
     }
 
     /// One look. Cancel safe: a look that is given up changes nothing, or all that it saw.
@@ -55,6 +63,9 @@ impl<'c> Refill<'c> {
             return Err(format!("the source means {} now, not {}", nic.name, self.node.nic.name));
         }
         let (offered, _) = eligible(report, nic.index);
+        // Before an address of a further subnet can be lent.
+        let subnets: Vec<IpNet> = report.subnets.iter().map(|subnet| subnet.prefix).collect();
+        self.rules.cover(&subnets).map_err(|e| with_source(&e))?;
         let change = {
             let mut pool = self.node.ledger.pool();
             let change = pool.apply_view(&offered);

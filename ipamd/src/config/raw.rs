@@ -8,7 +8,8 @@ use hyper::Uri;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{AddressRange, Config, MetricsTarget, Source, StaticSource, WireserverSource};
+use super::masquerade::RawMasquerade;
+use super::{AddressRange, Config, Metadata, MetricsTarget, Source, StaticSource, WireserverSource};
 use crate::pool::Rest;
 
 /// The default place of the daemon's state. It is a tmpfs, so that it dies with a reboot as pods do.
@@ -44,7 +45,7 @@ pub(super) struct Raw {
     reclaim_nic_addresses: Option<bool>,
     max_pods: Option<u16>,
     source: RawSource,
-    masquerade: Option<serde_json::Value>,
+    masquerade: Option<RawMasquerade>,
     metadata: Option<Metadata>,
     metrics: Option<String>,
     slow_add: Option<String>,
@@ -55,13 +56,6 @@ pub(super) struct Raw {
 enum Mode {
     Azure,
     Kubenet,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Metadata {
-    Allow,
-    Block,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,17 +85,6 @@ impl Raw {
         if matches!(self.mode, Some(Mode::Kubenet)) {
             return Err("mode: kubenet is not in this version; use azure".into());
         }
-        if matches!(self.metadata, Some(Metadata::Block)) {
-            return Err(
-                "metadata: block is not in this version, and pods would not be kept from the metadata service; \
-                        remove the key or use a network policy"
-                    .into(),
-            );
-        }
-        let mut without_effect = Vec::new();
-        if self.masquerade.is_some() {
-            without_effect.push("masquerade");
-        }
         let max_pods = self.max_pods.unwrap_or(DEFAULT_MAX_PODS);
         if !(1..=MOST_PODS).contains(&max_pods) {
             return Err(format!("maxPods is {max_pods}; Azure gives a NIC at most {MOST_PODS} pod addresses"));
@@ -123,7 +106,8 @@ impl Raw {
             max_pods,
             refresh: refresh(self.source.refresh.as_deref())?,
             source: self.source.check()?,
-            without_effect,
+            masquerade: self.masquerade.unwrap_or_default().check()?,
+            metadata: self.metadata.unwrap_or_default(),
         })
     }
 }

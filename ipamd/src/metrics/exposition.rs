@@ -60,6 +60,16 @@ impl Exposition {
             "Looks at the address source since the start, by whether the pool could follow",
             metrics.source_reports.clone(),
         );
+        registry.register(
+            "rules_applies",
+            "Transactions that wrote table inet dotfour, by why and whether they succeeded",
+            metrics.rules.applies.clone(),
+        );
+        registry.register(
+            "masquerade_bad_files",
+            "Files of the ip-masq-agent that cannot be used; the last good rules are in force",
+            metrics.rules.bad_files.clone(),
+        );
         Exposition { registry }
     }
 

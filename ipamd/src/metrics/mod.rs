@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod exposition;
 mod fixed;
 pub mod phases;
+mod rules;
 pub mod slow;
 
 use std::time::Duration;
@@ -23,6 +24,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use fixed::Fixed;
 pub use phases::{Phase, Phases};
+pub use rules::{RulesMetrics, RulesReason};
 
 /// Upper bounds of the histograms' buckets, in seconds: from what the quickest phase takes to longer than any runtime waits.
 pub const BUCKETS: [f64; 20] = [
@@ -136,6 +138,8 @@ pub struct Metrics {
     spool_files: Fixed<Counter, 1>,
     /// Usable and not.
     source_reports: Fixed<Counter, 1>,
+    /// What is counted of the node's rules.
+    pub rules: RulesMetrics,
 }
 
 impl Metrics {
@@ -153,6 +157,7 @@ impl Metrics {
             slow_adds: Counter::default(),
             spool_files: Fixed::new(SPOOLED.map(|outcome| [("outcome", outcome)]), Counter::default),
             source_reports: Fixed::new(ends.map(|result| [("result", result)]), Counter::default),
+            rules: RulesMetrics::new(),
         };
         for verb in [Verb::Add, Verb::Del] {
             // A rate can only be taken from what was there before.

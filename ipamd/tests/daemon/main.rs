@@ -6,6 +6,7 @@
 mod leases;
 mod metrics;
 mod pods;
+mod rules;
 mod start;
 mod support;
 mod verbs;

@@ -32,8 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A namespace with a NIC whose far end is in another namespace.
 pub(crate) struct Node {
     pub(crate) netns: Netns,
-    /// Holds the far end of the NIC.
-    _wire: Netns,
+    /// Holds the far end of the NIC, and whatever else a test puts into the world.
+    pub(crate) wire: Netns,
     pub(crate) directory: tempfile::TempDir,
 }
 
@@ -81,7 +81,7 @@ impl Node {
                 Socket::open().unwrap().run(batch).unwrap();
             })
             .unwrap();
-        Node { netns, _wire: wire, directory: tempfile::tempdir().unwrap() }
+        Node { netns, wire, directory: tempfile::tempdir().unwrap() }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {

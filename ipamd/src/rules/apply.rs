@@ -1,0 +1,148 @@
+//! Handing the table to `nft`, and asking it what is there.
+//!
+//! The `nftables` crate's own helper is not used for running `nft`: it leaves the program's error text to the daemon's log
+//! and out of its error, and does not say which process it was, which [`super::events`] must know.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use super::outline::Outline;
+use super::table::{Content, TABLE};
+
+/// Where `nft` may be although PATH does not say so: an ordinary user's PATH lacks these, and so do some units'.
+const SYSTEM_DIRECTORIES: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
+
+/// Why the rules could not be read or written. What was there is there still.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The program is missing.
+    #[error("the program nft is not found in {searched}; install the package nftables")]
+    Missing {
+        /// The directories.
+        searched: String,
+    },
+    /// The program cannot be run.
+    #[error("{program} cannot be run")]
+    Run {
+        /// Its path.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The program refuses.
+    #[error("nft cannot {what}: {said}")]
+    Refused {
+        /// What it was to do.
+        what: &'static str,
+        /// Its own words.
+        said: String,
+    },
+}
+
+/// The program.
+#[derive(Debug, Clone)]
+pub struct Nft {
+    program: PathBuf,
+}
+
+impl Nft {
+    /// Looks for the program in PATH and where distributions put it.
+    pub fn find() -> Result<Self, ApplyError> {
+        let mut path = std::env::var_os("PATH").unwrap_or_default();
+        path.push(":");
+        path.push(SYSTEM_DIRECTORIES);
+        Nft::find_in(path)
+    }
+
+    fn find_in(path: OsString) -> Result<Self, ApplyError> {
+        let found = std::env::split_paths(&path).map(|directory| directory.join("nft")).find(|file| file.is_file());
+        let searched = || path.to_string_lossy().into_owned();
+        found.map(|program| Nft { program }).ok_or_else(|| ApplyError::Missing { searched: searched() })
+    }
+
+    /// The table as it is, without the sets' elements; `None` if there is none. Other tables are not looked at: there may be
+    /// tens of thousands of rules in them.
+    pub fn outline(&self) -> Result<Option<Outline>, ApplyError> {
+        let (_, output) = self.run(&["-j", "-t", "list", "table", "inet", TABLE], b"")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            Ok(Some(Outline::read(&String::from_utf8_lossy(&output.stdout))))
+        } else if said.contains("No such file or directory") {
+            Ok(None)
+        } else {
+            Err(ApplyError::Refused { what: "list table inet dotfour", said: one_line(&said) })
+        }
+    }
+
+    /// Makes the table what `content` says, in one transaction: all of it, or nothing. Returns the id of the process that
+    /// did it.
+    pub fn apply(&self, content: &Content, present: Option<&Outline>) -> Result<u32, ApplyError> {
+        let failed = |source| ApplyError::Run { program: self.program.display().to_string(), source };
+        let text = serde_json::to_vec(&content.transaction(present)).map_err(|e| failed(e.into()))?;
+        let (pid, output) = self.run(&["-j", "-f", "-"], &text)?;
+        if output.status.success() {
+            return Ok(pid);
+        }
+        let said = one_line(&String::from_utf8_lossy(&output.stderr));
+        Err(ApplyError::Refused { what: "apply the rules", said })
+    }
+
+    fn run(&self, arguments: &[&str], input: &[u8]) -> Result<(u32, Output), ApplyError> {
+        let failed = |source| ApplyError::Run { program: self.program.display().to_string(), source };
+        let mut child = Command::new(self.path())
+            .args(arguments)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let pid = child.id();
+        // It reads all before it says anything, so nobody waits for the other. If it ends early, it says why.
+        let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input));
+        let output = child.wait_with_output().map_err(failed)?;
+        match written {
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(failed(e)),
+            _ => Ok((pid, output)),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        &self.program
+    }
+}
+
+/// nft repeats its whole input behind an error, which here is JSON in one line.
+fn one_line(said: &str) -> String {
+    const MOST: usize = 300;
+    let errors: Vec<&str> = said.lines().map(str::trim).filter(|line| line.contains("rror")).collect();
+    let text = if errors.is_empty() { said.trim().to_owned() } else { errors.join("; ") };
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_without_nft_is_told_what_to_install() {
+        let nowhere = tempfile::tempdir().unwrap();
+        let e = Nft::find_in(nowhere.path().into()).unwrap_err().to_string();
+        assert!(e.contains("package nftables") && e.contains(nowhere.path().to_str().unwrap()), "{e}");
+    }
+
+    #[test]
+    fn what_nft_says_is_kept_short() {
+        assert_eq!(
+            one_line("internal:0:0-0: Error: Could not process rule: Operation not permitted\n\n{\"nft\n"),
+            "internal:0:0-0: Error: Could not process rule: Operation not permitted"
+        );
+        assert!(one_line(&"x".repeat(1000)).chars().count() <= 301);
+    }
+}

@@ -1,0 +1,238 @@
+//! What the rules are to be: from configuration, files and addresses to a plan. Pure; [`super::table`] writes it in
+//! nftables' words.
+
+use std::net::Ipv4Addr;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::agent_files::AgentSettings;
+use crate::config::{Masquerade, Metadata};
+
+/// Azure's instance metadata service.
+pub const IMDS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// Azure's wireserver, which is its DNS server too.
+pub const WIRESERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+/// The ports of the wireserver that give away the node's secrets: the goal state, and the VM extensions' settings.
+pub const WIRESERVER_PORTS: [u16; 2] = [80, 32526];
+
+/// What is exempt with neither configuration nor files, as the ip-masq-agent does it: RFC 1918.
+const RFC1918: [&str; 3] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"];
+const LINK_LOCAL: &str = "169.254.0.0/16";
+const LINK_LOCAL_V6: &str = "fe80::/10";
+
+/// Everything the rules follow from.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'i> {
+    /// The configuration's `masquerade`.
+    pub masquerade: &'i Masquerade,
+    /// The configuration's `metadata`.
+    pub metadata: Metadata,
+    /// What the ip-masq-agent's files say, where there are any.
+    pub agent: Option<&'i AgentSettings>,
+    /// The NIC's name.
+    pub nic: &'i str,
+    /// The NIC's primary address.
+    pub node: Ipv4Addr,
+    /// The networks that azure mode's pods have their addresses from.
+    pub azure_pods: &'i [IpNet],
+    /// The networks that kubenet mode's pods have their addresses from.
+    pub kubenet_pods: &'i [IpNet],
+}
+
+/// The rules of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The NIC's name.
+    pub nic: String,
+    /// The NIC's primary address, which is what the world sees.
+    pub node: Ipv4Addr,
+    /// Whether pods may reach the metadata service.
+    pub metadata: Metadata,
+    /// Pods by their addresses, each group with its own exceptions.
+    pub groups: Vec<Group>,
+}
+
+/// Pods with the same rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// `azure` or `kubenet`.
+    pub name: &'static str,
+    /// Where their addresses are from: disjoint and in order.
+    pub pods: Vec<IpNet>,
+    /// Which destinations see the pod's own address: disjoint and in order.
+    pub exempt: Vec<IpNet>,
+}
+
+/// A plan, and what an operator should know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// The rules.
+    pub plan: Plan,
+    /// What is probably not meant.
+    pub warnings: Vec<String>,
+}
+
+/// Plans the rules. The same inputs, in whatever order, make the same plan.
+pub fn plan(inputs: &Inputs<'_>) -> Planned {
+    let Inputs { masquerade, metadata, agent, nic, node, azure_pods, kubenet_pods } = *inputs;
+    let mut warnings = Vec::new();
+    let mut common = agent.map(|agent| agent.cidrs.iter().copied().collect()).unwrap_or_default();
+    let nothing_said = agent.is_none() && masquerade.vnet_cidrs.is_empty() && masquerade.cluster_cidrs.is_empty();
+    if nothing_said {
+        common = nets(&RFC1918);
+        warnings.push(format!(
+            "masquerade: neither vnetCidrs nor clusterCidrs nor a file of the ip-masq-agent; {} see pods' own addresses",
+            RFC1918.join(", ")
+        ));
+    }
+    if !agent.is_some_and(|agent| agent.masq_link_local) {
+        common.extend(nets(&[LINK_LOCAL]));
+    }
+    if !agent.is_some_and(|agent| agent.masq_link_local_v6) {
+        common.extend(nets(&[LINK_LOCAL_V6]));
+    }
+    let exempted = |address: Ipv4Addr| {
+        agent.is_some_and(|a| a.cidrs.iter().any(|c| c.contains(&IpNet::from(std::net::IpAddr::from(address)))))
+    };
+    for (what, address) in [("the metadata service", IMDS), ("the wireserver", WIRESERVER)] {
+        if exempted(address) {
+            warnings.push(format!(
+                "a file exempts {what} ({address}); it sees the node's address all the same, for Azure answers no other"
+            ));
+        }
+    }
+    // Azure routes a pod's own address in the whole VNet only in azure mode. In both, pods see pods as they are.
+    let with = |more: &[&[IpNet]]| merged(common.iter().chain(more.iter().copied().flatten()).copied());
+    let groups = [
+        Group {
+            name: "azure",
+            pods: merged(azure_pods.iter().copied()),
+            exempt: with(&[&masquerade.vnet_cidrs, &masquerade.cluster_cidrs]),
+        },
+        Group {
+            name: "kubenet",
+            pods: merged(kubenet_pods.iter().copied()),
+            exempt: with(&[&masquerade.cluster_cidrs]),
+        },
+    ];
+    let groups = groups.into_iter().filter(|group| !group.pods.is_empty()).collect();
+    Planned { plan: Plan { nic: nic.to_owned(), node, metadata, groups }, warnings }
+}
+
+/// Disjoint and in order: nftables refuses a set whose intervals overlap.
+fn merged(nets: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
+    let mut merged = IpNet::aggregate(&nets.collect());
+    merged.sort();
+    merged
+}
+
+fn nets(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(cidrs: &[&str]) -> AgentSettings {
+        AgentSettings { cidrs: nets(cidrs).into_iter().collect(), ..AgentSettings::default() }
+    }
+
+    fn planned(masquerade: &Masquerade, agent: Option<&AgentSettings>) -> Planned {
+        plan(&Inputs {
+            masquerade,
+            metadata: Metadata::Allow,
+            agent,
+            nic: "eth0",
+            node: Ipv4Addr::new(10, 240, 0, 4),
+            azure_pods: &nets(&["10.240.0.0/16"]),
+            kubenet_pods: &nets(&["10.244.3.0/24"]),
+        })
+    }
+
+    /// What a group's pods leave alone, and what they do not, is the table that matters.
+    fn exempt(planned: &Planned, group: &str) -> Vec<String> {
+        let group = planned.plan.groups.iter().find(|g| g.name == group).unwrap();
+        group.exempt.iter().map(ToString::to_string).collect()
+    }
+
+    fn configured(vnet: &[&str], cluster: &[&str]) -> Masquerade {
+        Masquerade { vnet_cidrs: nets(vnet), cluster_cidrs: nets(cluster), config_dir: None }
+    }
+
+    #[test]
+    fn each_input_exempts_what_it_says_and_no_more() {
+        let link_local = AgentSettings { masq_link_local: true, masq_link_local_v6: true, ..agent(&["10.9.0.0/16"]) };
+        let empty = agent(&[]);
+        let files = agent(&["10.8.0.0/16", "fd00::/48"]);
+        const V4: &str = "169.254.0.0/16";
+        const V6: &str = "fe80::/10";
+        for (masquerade, agent, azure, kubenet) in [
+            (
+                configured(&[], &[]),
+                None,
+                vec!["10.0.0.0/8", V4, "172.16.0.0/12", "192.168.0.0/16", V6],
+                vec!["10.0.0.0/8", V4, "172.16.0.0/12", "192.168.0.0/16", V6],
+            ),
+            (configured(&["10.240.0.0/16"], &[]), None, vec!["10.240.0.0/16", V4, V6], vec![V4, V6]),
+            (
+                configured(&["10.240.0.0/16"], &["10.244.0.0/16"]),
+                None,
+                vec!["10.240.0.0/16", "10.244.0.0/16", V4, V6],
+                vec!["10.244.0.0/16", V4, V6],
+            ),
+            (
+                configured(&["10.240.0.0/16"], &[]),
+                Some(&files),
+                vec!["10.8.0.0/16", "10.240.0.0/16", V4, "fd00::/48", V6],
+                vec!["10.8.0.0/16", V4, "fd00::/48", V6],
+            ),
+            (configured(&[], &[]), Some(&empty), vec![V4, V6], vec![V4, V6]),
+            (configured(&[], &[]), Some(&link_local), vec!["10.9.0.0/16"], vec!["10.9.0.0/16"]),
+        ] {
+            let planned = planned(&masquerade, agent);
+            assert_eq!(exempt(&planned, "azure"), azure, "{masquerade:?} {agent:?}");
+            assert_eq!(exempt(&planned, "kubenet"), kubenet, "{masquerade:?} {agent:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_said_is_warned_of_and_a_file_or_a_key_is_something_said() {
+        let warnings = planned(&configured(&[], &[]), None).warnings;
+        assert!(warnings[0].contains("10.0.0.0/8") && warnings[0].contains("vnetCidrs"), "{warnings:?}");
+        assert_eq!(planned(&configured(&["10.240.0.0/16"], &[]), None).warnings, [""; 0]);
+        assert_eq!(planned(&configured(&[], &["10.244.0.0/16"]), None).warnings, [""; 0]);
+        assert_eq!(planned(&configured(&[], &[]), Some(&agent(&["10.240.0.0/16"]))).warnings, [""; 0]);
+    }
+
+    #[test]
+    fn a_file_that_exempts_azure_s_own_addresses_is_told_of() {
+        let warnings = planned(&configured(&[], &[]), Some(&agent(&["168.63.129.16/32", "169.254.0.0/16"]))).warnings;
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings[0].contains("169.254.169.254") && warnings[1].contains("168.63.129.16"), "{warnings:?}");
+    }
+
+    #[test]
+    fn overlapping_and_neighbouring_networks_are_one_interval() {
+        let files = agent(&["10.0.0.0/9", "10.128.0.0/9", "10.240.0.0/16", "192.168.0.0/24"]);
+        let planned = planned(&configured(&["10.0.0.0/8"], &[]), Some(&files));
+        assert_eq!(exempt(&planned, "azure"), ["10.0.0.0/8", "169.254.0.0/16", "192.168.0.0/24", "fe80::/10"]);
+    }
+
+    #[test]
+    fn a_mode_without_pods_has_no_rules() {
+        let masquerade = configured(&["10.240.0.0/16"], &[]);
+        let inputs = Inputs {
+            masquerade: &masquerade,
+            metadata: Metadata::Allow,
+            agent: None,
+            nic: "eth0",
+            node: Ipv4Addr::new(10, 240, 0, 4),
+            azure_pods: &nets(&["10.240.0.0/16"]),
+            kubenet_pods: &[],
+        };
+        let names: Vec<&str> = plan(&inputs).plan.groups.iter().map(|group| group.name).collect();
+        assert_eq!(names, ["azure"]);
+    }
+}

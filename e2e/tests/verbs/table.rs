@@ -59,7 +59,8 @@ fn with_daemon(stage: &Stage, version: &str, table: &mut Table) -> Outcome {
     table.see(("VERSION", "daemon there", "0 versions"), &call("VERSION"))?;
     table.see(("STATUS", "daemon there", "0 nothing"), &call("STATUS"))?;
 
-    let made_up = json!({ "cniVersion": version, "ips": [{ "address": "10.240.0.9/32" }] });
+    // None that the node has: a pod might happen to get it.
+    let made_up = json!({ "cniVersion": version, "ips": [{ "address": "10.240.99.9/32" }] });
     let check = |result: &Value| call("CHECK").of(&pod).conf("prevResult", result.clone());
     table.see(("CHECK", "container unknown", "1 3 unknown-container"), &check(&made_up))?;
     table.see(("DEL", "container unknown", "0 nothing"), &call("DEL").of(&pod).set("CNI_CONTAINERID", "unknown"))?;

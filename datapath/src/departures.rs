@@ -5,14 +5,11 @@
 //! deletions through and nothing else.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
 use netlink_packet_core::NetlinkBuffer;
-use rustix::io::Errno;
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::sockopt::set_socket_recv_buffer_size_force;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
-use socket2::{SockFilter, SockRef};
+use socket2::SockFilter;
+
+use crate::listener::{Group, Heard, Listener};
 
 /// The group of link events (linux/rtnetlink.h, `RTMGRP_LINK`).
 const LINK_GROUP: u32 = 1;
@@ -20,10 +17,6 @@ const LINK_GROUP: u32 = 1;
 const DELETED: u16 = 17;
 /// Where a link's message has its index (rtnetlink(7), `struct ifinfomsg`), in bytes.
 const INDEX_OFFSET: usize = 4;
-/// Room for the events of a thousand links that go at once; the kernel charges about 2 KiB for each. In bytes.
-const ROOM: usize = 4 * 1024 * 1024;
-/// The longest event, in bytes.
-const LONGEST: usize = 16 * 1024;
 
 /// Something that was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,33 +29,24 @@ pub enum Departure {
 
 /// A socket on which the kernel tells of deleted links. It belongs to the namespace it was opened in.
 #[derive(Debug)]
-pub struct Departures {
-    fd: OwnedFd,
-    buffer: Vec<u8>,
-}
+pub struct Departures(Listener);
 
 impl Departures {
     /// Listens in the calling thread's network namespace, from this moment on.
     pub fn listen() -> io::Result<Self> {
-        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-        // Without the privilege the default room has to do; what does not fit is reported as missed.
-        let _ = set_socket_recv_buffer_size_force(&fd, ROOM);
-        SockRef::from(&fd).attach_filter(&only_deletions())?;
-        bind(&fd, &SocketAddrNetlink::new(0, LINK_GROUP))?;
-        Ok(Departures { fd, buffer: vec![0; LONGEST] })
+        Listener::open(Group { protocol: None, bit: LINK_GROUP, filter: &only_deletions() }).map(Departures)
     }
 
     /// The next departure, which it waits for.
     pub fn wait(&mut self) -> io::Result<Departure> {
         loop {
-            let length = match recv(&self.fd, &mut *self.buffer, RecvFlags::empty()) {
-                Ok((length, _)) => length,
-                Err(Errno::NOBUFS) => return Ok(Departure::Missed),
-                Err(Errno::INTR) => continue,
-                Err(e) => return Err(e.into()),
-            };
-            if let Some(index) = deleted(self.buffer.get(..length).unwrap_or_default()) {
-                return Ok(Departure::Link(index));
+            match self.0.wait()? {
+                Heard::Missed => return Ok(Departure::Missed),
+                Heard::Messages(event) => {
+                    if let Some(index) = deleted(event) {
+                        return Ok(Departure::Link(index));
+                    }
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ pub mod address;
 pub mod batch;
 pub mod departures;
 pub mod link;
+pub mod listener;
 pub mod mac;
 pub mod neighbour;
 pub mod netns;

@@ -1,11 +1,13 @@
-//! The `main` of an end-to-end test program.
+//! The `main` of an end-to-end test program, and the shipped programs it tests.
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
+use dotfour_rig::daemon::socket_path;
 use dotfour_rig::sandbox::{self, Entered, Sandbox};
+use dotfour_rig::{DaemonConfig, Network, Node};
 use libtest_mimic::{Arguments, Trial};
 
 use crate::cgroup::{Keeper, serve_as_keeper};
@@ -74,6 +76,29 @@ pub fn shipped(name: &str) -> Result<PathBuf, Failure> {
     } else {
         Err(format!("{} is not there; `make build` makes it", file.display()).into())
     }
+}
+
+/// The shipped daemon, as it is by default.
+pub fn daemon() -> Result<DaemonConfig, Failure> {
+    Ok(DaemonConfig::new(shipped("dotfour-ipamd")?))
+}
+
+/// Where the shipped plugin is.
+pub fn plugin_directory() -> Result<PathBuf, Failure> {
+    Ok(shipped("dotfour")?.parent().ok_or("the plugin is in no directory")?.to_owned())
+}
+
+/// The shipped plugin with a node's daemon, which need not run yet, and nobody else in the chain.
+pub fn network(node: &Node) -> Result<Network, Failure> {
+    Ok(Network::dotfour(&plugin_directory()?, &socket_path(node)))
+}
+
+/// Writes a script, to be run as a plugin. By another process: a file that this one has open while a parallel test starts a
+/// program is "busy".
+pub fn write_script(file: &Path, script: &str) -> Result<(), Failure> {
+    let write = r#"printf "%s" "$1" >"$2" && chmod 755 "$2""#;
+    let status = Command::new("sh").args(["-c", write, "sh", script]).arg(file).status()?;
+    if status.success() { Ok(()) } else { Err(format!("cannot write {}: {status}", file.display()).into()) }
 }
 
 /// A test that fails by returning an error, which is shown with its causes, or by a panic.

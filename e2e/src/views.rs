@@ -95,6 +95,18 @@ pub struct Agreement {
     pub views: Views,
 }
 
+/// What is left of pods on a node that should have none, a sentence each. Waits until that is nothing, or `patience` over.
+pub fn traces_left(patience: Duration, vnet: &Vnet, node: &Node) -> Result<Vec<String>, ViewError> {
+    let started = Instant::now();
+    loop {
+        let traces = Views::take(vnet, node, [])?.traces();
+        if traces.is_empty() || started.elapsed() > patience {
+            return Ok(traces);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
 /// Takes views until they agree or `patience` is over.
 pub fn agreement(patience: Duration, take: impl Fn() -> Result<Views, ViewError>) -> Result<Agreement, ViewError> {
     let started = Instant::now();

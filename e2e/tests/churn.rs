@@ -5,14 +5,14 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::path::Path;
+use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dotfour_e2e::driver::{Driver, Limits, Tally};
-use dotfour_e2e::program::{self, Failure, shipped};
-use dotfour_e2e::views::{Agreement, Belief, Views, agreement};
+use dotfour_e2e::program::{self, Failure};
+use dotfour_e2e::views::{Agreement, Belief, Views, agreement, traces_left};
 use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
 use fastrand::Rng;
 use serde_json::json;
@@ -68,7 +68,7 @@ fn churn(place: &Place, kills: u32) -> Result<(), Failure> {
     let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: place.clone() })?;
     let node = vnet.add_node(&NodeConfig::new("node-1", SECONDARIES))?;
     let daemon = daemon()?;
-    let network = Network::dotfour(&plugin_directory()?, &dotfour_rig::daemon::socket_path(&node));
+    let network = program::network(&node)?;
     let driver = Driver::new(&node, &network, Limits { sandboxes: PODS, floor: FLOOR });
     let scene = Scene { vnet: &vnet, node: &node, daemon: &daemon, driver: &driver };
 
@@ -92,13 +92,7 @@ fn one_address_for_all(place: &Place) -> Result<(), Failure> {
     let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: place.clone() })?;
     let node = vnet.add_node(&NodeConfig::new("node-1", 0))?;
     let plugin = node.state_dir().join("echo-plugin");
-    // Written by another process: a file that this one has open while a parallel test starts a program is "busy".
-    let script = r#"#!/bin/sh\necho '{"ips":[{"address":"10.240.0.9/32"}]}'"#;
-    let written = Command::new("sh")
-        .args(["-c", r#"printf "$1" >"$2" && chmod 755 "$2""#, "sh", script])
-        .arg(&plugin)
-        .status()?;
-    assert!(written.success(), "{written}");
+    program::write_script(&plugin, "#!/bin/sh\necho '{\"ips\":[{\"address\":\"10.240.0.9/32\"}]}'\n")?;
     let network = Network::single("n", "1.0.0", &json!({ "type": "echo-plugin" }), vec![node.state_dir().to_owned()]);
     let noticed = |pods, floor, what: &str| {
         let driver = Driver::new(&node, &network, Limits { sandboxes: pods, floor });
@@ -123,8 +117,8 @@ fn one_address_for_all(place: &Place) -> Result<(), Failure> {
 fn one_name_for_all(place: &Place) -> Result<(), Failure> {
     let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: place.clone() })?;
     let node = vnet.add_node(&NodeConfig::new("node-1", SECONDARIES))?;
-    let running = node.start_daemon(&daemon()?)?;
-    let network = Network::dotfour(&plugin_directory()?, running.socket());
+    let _running = node.start_daemon(&daemon()?)?;
+    let network = program::network(&node)?;
     let runtime = Runtime::new(&node, &network);
     for round in 0..60 {
         let pod = |number: usize| Pod::create(&node, "default", &format!("web-{}", number / 2));
@@ -217,15 +211,7 @@ impl Scene<'_> {
             findings.push(format!("not all pods ended within {END:?}"));
         }
         self.driver.pause();
-        let began = Instant::now();
-        loop {
-            let traces = Views::take(self.vnet, self.node, [])?.traces();
-            if traces.is_empty() || began.elapsed() > PATIENCE {
-                findings.extend(traces);
-                break;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        findings.extend(traces_left(PATIENCE, self.vnet, self.node)?);
         self.judge("at the end", &findings, daemon, last_log)
     }
 
@@ -271,15 +257,11 @@ fn sleep_up_to(milliseconds: u64, rng: &mut Rng) {
 }
 
 fn daemon() -> Result<DaemonConfig, Failure> {
-    let mut config = DaemonConfig::new(shipped("dotfour-ipamd")?);
+    let mut config = program::daemon()?;
     config.max_pods = PODS;
     config.cooldown = COOLDOWN;
     config.more = format!("cooldownFloor: {}ms", FLOOR.as_millis());
     Ok(config)
-}
-
-fn plugin_directory() -> Result<PathBuf, Failure> {
-    Ok(shipped("dotfour")?.parent().ok_or("the plugin is in no directory")?.to_owned())
 }
 
 fn number(variable: &str) -> Result<Option<u64>, Failure> {

@@ -4,17 +4,16 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dotfour_datapath::Netns;
 use dotfour_e2e::program::{self, Failure, Ground, shipped};
-use dotfour_e2e::views::Views;
+use dotfour_e2e::views::traces_left;
 use dotfour_e2e::{Dump, image, transfer};
 use dotfour_ipamd::client;
 use dotfour_rig::daemon::socket_path;
 use dotfour_rig::probe::Pinger;
-use dotfour_rig::{DaemonConfig, Node, NodeConfig, Vnet, VnetConfig};
+use dotfour_rig::{Node, NodeConfig, Vnet, VnetConfig};
 use serde_json::json;
 
 type Outcome = Result<(), Failure>;
@@ -41,7 +40,7 @@ fn containers(ground: &Ground) -> Outcome {
         Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: ground.sandbox.place().within("vnet")? })?;
     let node = vnet.add_node(&NodeConfig::new("node-1", 8))?;
     let other = vnet.add_node(&NodeConfig::new("node-2", 0))?;
-    let daemon = node.start_daemon(&DaemonConfig::new(shipped("dotfour-ipamd")?))?;
+    let daemon = node.start_daemon(&program::daemon()?)?;
     let podman = Podman::prepare(ground, &node)?;
     let outcome = lives(&podman, &vnet, &node, &other);
     outcome.map_err(|e| format!("{e}\n  the daemon's log ends:\n{}", daemon.log_tail()).into())
@@ -181,17 +180,8 @@ default_network = "azure"
 }
 
 fn is_buried(vnet: &Vnet, node: &Node) -> Outcome {
-    let began = Instant::now();
-    loop {
-        let traces = Views::take(vnet, node, [])?.traces();
-        if traces.is_empty() {
-            return Ok(());
-        }
-        if began.elapsed() > SOON {
-            return Err(traces.join("\n  ").into());
-        }
-        sleep(Duration::from_millis(20));
-    }
+    let traces = traces_left(SOON, vnet, node)?;
+    if traces.is_empty() { Ok(()) } else { Err(traces.join("\n  ").into()) }
 }
 
 fn which(program: &str) -> Result<PathBuf, Failure> {

@@ -105,9 +105,6 @@ impl Caller {
     #[must_use = "what nobody was told of must be undone"]
     pub fn answer(&self, reply: &Reply) -> bool {
         self.phases.enter(Phase::Reply);
-        if let Reply::Failed(failure) = reply {
-            warn!(code = failure.code, "refused: {failure}");
-        }
         let bytes = match encode_reply(reply) {
             Ok(bytes) => bytes,
             Err(failure) => encode_reply(&Reply::Failed(failure)).unwrap_or_default(),
@@ -115,10 +112,13 @@ impl Caller {
         // One message fits into any socket's buffer, so this never waits.
         let sent =
             rustix::io::retry_on_intr(|| send(&self.connection, &bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT));
-        // Where both are on one processor, the caller is to go on before this thread looks after itself.
-        sched_yield();
         self.phases.finish();
         self.outcome.set(Outcome::of(reply, sent.is_ok()));
+        // Where both are on one processor, the caller is to go on before this thread looks after itself.
+        sched_yield();
+        if let Reply::Failed(failure) = reply {
+            warn!(code = failure.code, "refused: {failure}");
+        }
         match sent {
             Ok(_) => true,
             Err(e) => {

@@ -8,7 +8,7 @@ use dotfour_protocol::{AttachmentKey, Call, Del, Reply};
 use super::*;
 use daemon::{Daemon, Deed};
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the tests of the program use more of it")]
 #[path = "../../tests/support/daemon.rs"]
 mod daemon;
 

@@ -2,13 +2,11 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dotfour_e2e::Dump;
-use dotfour_e2e::program::{Failure, shipped};
-use dotfour_e2e::views::Views;
+use dotfour_e2e::program::{self, Failure};
+use dotfour_e2e::views::traces_left;
 use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
 use serde_json::{Value, json};
 
@@ -35,9 +33,7 @@ impl Stage {
         let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: place.clone() })?;
         let node = vnet.add_node(&NodeConfig::new("node-1", secondaries))?;
         let other = vnet.add_node(&NodeConfig::new("node-2", 0))?;
-        let mut config = DaemonConfig::new(shipped("dotfour-ipamd")?);
-        config.cooldown = cooldown;
-        let daemon = node.start_daemon(&config)?;
+        let daemon = node.start_daemon(&DaemonConfig { cooldown, ..program::daemon()? })?;
         Ok(Stage { daemon, node, other, vnet })
     }
 
@@ -46,8 +42,8 @@ impl Stage {
         let mut plugins = vec![json!({ "type": "dotfour", "socket": self.daemon.socket() })];
         plugins.extend_from_slice(behind);
         let list = json!({ "cniVersion": CNI_VERSION, "name": "azure", "plugins": plugins });
-        let shipped = shipped("dotfour")?.parent().ok_or("the plugin is in no directory")?.to_owned();
-        let path = vec![shipped, self.node.state_dir().to_owned(), PathBuf::from(REFERENCE_PLUGINS)];
+        let path =
+            vec![program::plugin_directory()?, self.node.state_dir().to_owned(), PathBuf::from(REFERENCE_PLUGINS)];
         for plugin in Network::from_list(&list.to_string(), path.clone())?.plugins {
             if !plugin.binary.is_file() {
                 return Err(format!("{} is not there; `make deps` installs it", plugin.binary.display()).into());
@@ -57,13 +53,9 @@ impl Stage {
         Ok(Network::from_list(&list.to_string(), path)?.with_capability_arguments(&arguments))
     }
 
-    /// Writes a plugin that is a shell script, by another process: a file that this one has open while a parallel test
-    /// starts a program is "busy".
+    /// Writes a plugin that is a shell script.
     pub(crate) fn install(&self, name: &str, script: &str) -> Outcome {
-        let file = self.node.state_dir().join(name);
-        let write = r#"printf "%s" "$1" >"$2" && chmod 755 "$2""#;
-        let status = Command::new("sh").args(["-c", write, "sh", script]).arg(&file).status()?;
-        if status.success() { Ok(()) } else { Err(format!("cannot write {}: {status}", file.display()).into()) }
+        program::write_script(&self.node.state_dir().join(name), script)
     }
 
     /// Adds and deletes one pod, so that what the reference plugins never remove is there: portmap's chains for all pods.
@@ -78,18 +70,11 @@ impl Stage {
 
     /// Waits until nothing of a pod is left, in the daemon, the kernel and the fabric.
     pub(crate) fn bury(&self) -> Outcome {
-        let began = Instant::now();
-        loop {
-            let traces = Views::take(&self.vnet, &self.node, [])?.traces();
-            if traces.is_empty() {
-                return Ok(());
-            }
-            if began.elapsed() > BURIAL {
-                let log = self.daemon.log_tail();
-                return Err(format!("after {BURIAL:?}:\n  {}\n{log}", traces.join("\n  ")).into());
-            }
-            thread::sleep(Duration::from_millis(20));
+        let traces = traces_left(BURIAL, &self.vnet, &self.node)?;
+        if traces.is_empty() {
+            return Ok(());
         }
+        Err(format!("after {BURIAL:?}:\n  {}\n{}", traces.join("\n  "), self.daemon.log_tail()).into())
     }
 
     /// Fails unless the node is as it was, and no listing says anything of `what`: a container's id, an address.

@@ -7,12 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dotfour_datapath::Netns;
-use dotfour_e2e::program::{Failure, Ground, shipped};
-use dotfour_e2e::views::Views;
+use dotfour_e2e::program::{self, Failure, Ground, shipped};
+use dotfour_e2e::views::traces_left;
 use dotfour_e2e::{Containerd, Dump, HostPort, Setup, transfer};
 use dotfour_ipamd::client;
 use dotfour_rig::probe::Pinger;
-use dotfour_rig::{DaemonConfig, Node, NodeConfig, Vnet, VnetConfig};
+use dotfour_rig::{Node, NodeConfig, Vnet, VnetConfig};
 use serde_json::json;
 
 use crate::{CNI_VERSION, Outcome, TMPDIR, reference, stop};
@@ -40,7 +40,7 @@ pub(crate) fn crowd(ground: &Ground, count: usize) -> Outcome {
     let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place })?;
     let node = vnet.add_node(&NodeConfig::new("node-1", count + 2))?;
     let other = vnet.add_node(&NodeConfig::new("node-2", 0))?;
-    let mut config = DaemonConfig::new(shipped("dotfour-ipamd")?);
+    let mut config = program::daemon()?;
     config.max_pods = count + 2;
     let daemon = node.start_daemon(&config)?;
     let conflist = json!({ "cniVersion": CNI_VERSION, "name": "azure", "plugins": [
@@ -145,17 +145,8 @@ impl Scene<'_> {
     }
 
     fn is_buried(&self) -> Outcome {
-        let began = Instant::now();
-        loop {
-            let traces = Views::take(self.vnet, self.node, [])?.traces();
-            if traces.is_empty() {
-                return Ok(());
-            }
-            if began.elapsed() > BURIAL {
-                return Err(traces.join("\n  ").into());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        let traces = traces_left(BURIAL, self.vnet, self.node)?;
+        if traces.is_empty() { Ok(()) } else { Err(traces.join("\n  ").into()) }
     }
 }
 

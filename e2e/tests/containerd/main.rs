@@ -17,7 +17,7 @@ use dotfour_e2e::program::{self, Failure, Ground, shipped};
 use dotfour_e2e::{Containerd, Cri, Setup};
 use dotfour_protocol::NodeStatus;
 use dotfour_rig::probe::Pinger;
-use dotfour_rig::{Daemon, DaemonConfig, NodeConfig, Vnet, VnetConfig};
+use dotfour_rig::{Daemon, NodeConfig, Vnet, VnetConfig};
 use serde_json::json;
 
 type Outcome = Result<(), Failure>;
@@ -53,7 +53,7 @@ fn pods(ground: &Ground) -> Outcome {
     let vnet =
         Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: ground.sandbox.place().within("vnet")? })?;
     let node = vnet.add_node(&NodeConfig::new("node-1", 2 * PODS))?;
-    let daemon = node.start_daemon(&DaemonConfig::new(shipped("dotfour-ipamd")?))?;
+    let daemon = node.start_daemon(&program::daemon()?)?;
     let conflist = json!({ "cniVersion": CNI_VERSION, "name": "azure", "plugins": [
         { "type": "dotfour", "socket": daemon.socket() },
         // Behind the CNI plugin of nearly every cluster. It reads our result, and returns it to the runtime.

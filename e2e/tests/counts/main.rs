@@ -6,12 +6,11 @@
 mod allocations;
 mod trace;
 
-use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use dotfour_e2e::program::{self, Failure, shipped};
-use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
+use dotfour_rig::{Daemon, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
 
 use crate::trace::{Seen, Strace, forbidden, served};
 
@@ -25,7 +24,7 @@ const DAEMON_DEL: usize = 12;
 const NETLINK_ADD: usize = 10;
 const NETLINK_DEL: usize = 2;
 /// Allocations of one ADD outside its wiring: its message read, an address assigned and recorded, the answer written.
-const ALLOCATIONS_ADD: u64 = 26;
+const ALLOCATIONS_ADD: u64 = 25;
 
 /// Calls that are traced. Most cost the same; one now and then meets an allocator that asks the kernel for more, or another
 /// thread that holds a lock, so what counts is the median.
@@ -121,12 +120,12 @@ impl Stage {
     fn set(place: &Place, test: &str) -> Result<Self, Failure> {
         let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: place.within(test)? })?;
         let node = vnet.add_node(&NodeConfig::new("node-1", CALLS + EARLIER))?;
-        let mut config = DaemonConfig::new(shipped("dotfour-ipamd")?);
+        let mut config = program::daemon()?;
         config.cooldown = Duration::from_millis(100);
         // Its look at source and node does list what the kernel has, and comes in nobody's call.
         config.source.push_str("refresh: 1h\n");
         let daemon = node.start_daemon(&config)?;
-        let network = network(&shipped("dotfour")?, &daemon)?;
+        let network = program::network(&node)?;
         Ok(Stage { _vnet: vnet, daemon, network, node })
     }
 
@@ -140,21 +139,13 @@ impl Stage {
         let file = self.node.state_dir().join("trace.$CNI_COMMAND.$CNI_CONTAINERID");
         let plugin = shipped("dotfour")?;
         let script = format!("#!/bin/sh\nexec strace -o \"{}\" \"{}\"\n", file.display(), plugin.display());
-        // Written by another process: a file that this one has open while a parallel test starts a program is "busy".
-        let written = Command::new("sh")
-            .args(["-c", r#"printf %s "$1" >"$2" && chmod 755 "$2""#, "sh", &script])
-            .arg(&traced)
-            .status()?;
-        if written.success() { network(&traced, &self.daemon) } else { Err(format!("sh ended with {written}").into()) }
+        program::write_script(&traced, &script)?;
+        Ok(Network::dotfour(self.node.state_dir(), self.daemon.socket()))
     }
 
     fn trace(&self, verb: &str, pod: &Pod) -> std::path::PathBuf {
         self.node.state_dir().join(format!("trace.{verb}.{}", pod.container_id))
     }
-}
-
-fn network(plugin: &Path, daemon: &Daemon) -> Result<Network, Failure> {
-    Ok(Network::dotfour(plugin.parent().ok_or("the plugin is in no directory")?, daemon.socket()))
 }
 
 /// The one in the middle, by the number of calls.

@@ -11,8 +11,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use dotfour_datapath::Netns;
-use dotfour_e2e::program::{self, Failure, shipped};
-use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
+use dotfour_e2e::program::{self, Failure};
+use dotfour_rig::{Daemon, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
 
 use crate::matrix::Matrix;
 
@@ -49,12 +49,11 @@ struct Host {
 
 impl Host {
     fn start(node: Node) -> Result<Self, Failure> {
-        let mut config = DaemonConfig::new(shipped("dotfour-ipamd")?);
+        let mut config = program::daemon()?;
         config.max_pods = PODS;
         config.cooldown = Duration::from_millis(100);
         let daemon = node.start_daemon(&config)?;
-        let plugin = shipped("dotfour")?;
-        let network = Network::dotfour(plugin.parent().ok_or("the plugin is in no directory")?, daemon.socket());
+        let network = program::network(&node)?;
         Ok(Host { daemon, network, node })
     }
 

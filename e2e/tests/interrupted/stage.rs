@@ -4,7 +4,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use dotfour_e2e::program::{Failure, shipped};
+use dotfour_e2e::program::{self, Failure};
 use dotfour_e2e::views::{Belief, Views, agreement};
 use dotfour_protocol::SPOOL_NAME;
 use dotfour_rig::runtime::Verb;
@@ -36,11 +36,10 @@ impl Stage {
     pub(crate) fn set(place: Place, rng: Rng) -> Result<Self, Failure> {
         let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place })?;
         let node = vnet.add_node(&NodeConfig::new("node-1", SECONDARIES))?;
-        let mut config = DaemonConfig::new(shipped("dotfour-ipamd")?);
+        let mut config = program::daemon()?;
         config.cooldown = Duration::from_millis(100);
         let daemon = node.start_daemon(&config)?;
-        let plugin = shipped("dotfour")?;
-        let network = Network::dotfour(plugin.parent().ok_or("the plugin is in no directory")?, daemon.socket());
+        let network = program::network(&node)?;
         Ok(Stage { vnet, node, config, daemon: Some(daemon), network, rng, span: Duration::from_millis(1) })
     }
 

@@ -5,10 +5,10 @@ use std::ops::RangeInclusive;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use dotfour_e2e::program::{Failure, shipped};
+use dotfour_e2e::program::{self, Failure};
 use dotfour_ipamd::wiring::names::LINK_INDICES;
 use dotfour_rig::runtime::{Answer, CallError};
-use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
+use dotfour_rig::{Daemon, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::figures::{in_words, median};
@@ -47,7 +47,7 @@ impl Host {
     pub(crate) fn start(vnet: &Vnet, number: u8) -> Result<Self, Failure> {
         let node = vnet.add_node(&NodeConfig::new(format!("node-{number}"), 0))?;
         let third: RangeInclusive<u8> = number * 16..=number * 16 + 15;
-        let mut config = DaemonConfig::new(shipped("dotfour-ipamd")?);
+        let mut config = program::daemon()?;
         config.cooldown = Duration::from_millis(100);
         // A look at source and node is not what is measured.
         config.source = format!(
@@ -57,8 +57,7 @@ impl Host {
             third.end()
         );
         let daemon = node.start_daemon(&config)?;
-        let plugin = shipped("dotfour")?;
-        let network = Network::dotfour(plugin.parent().ok_or("the plugin is in no directory")?, daemon.socket());
+        let network = program::network(&node)?;
         Ok(Host { _daemon: daemon, network, node })
     }
 

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use dotfour_e2e::program::Failure;
+use dotfour_e2e::program::{self, Failure};
 use dotfour_rig::runtime::Calls;
 use dotfour_rig::{Place, Pod, Runtime};
 
 use crate::Outcome;
-use crate::stage::{Stage, daemon};
+use crate::stage::Stage;
 
 const ROUNDS: usize = 100;
 /// Namespaces that go through all rounds side by side, so that the janitor is always busy with the links of some round
@@ -17,7 +17,7 @@ const NAMESPACES: usize = 8;
 const COOLDOWN: Duration = Duration::from_millis(100);
 
 pub(crate) fn at_once(place: &Place) -> Outcome {
-    let mut config = daemon()?;
+    let mut config = program::daemon()?;
     config.cooldown = COOLDOWN;
     let stage = Stage::set(place, 250, &config)?;
     let network = stage.network()?;

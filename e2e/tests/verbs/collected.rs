@@ -5,13 +5,13 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use dotfour_e2e::program::shipped;
+use dotfour_e2e::program::{self, shipped};
 use dotfour_rig::{Place, Pod, Runtime};
 use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::call::Call;
-use crate::stage::{Stage, daemon};
+use crate::stage::Stage;
 
 /// The daemon spares what is younger than a minute.
 const OLDER: u32 = 61;
@@ -19,7 +19,7 @@ const OLDER: u32 = 61;
 const BURIAL: Duration = Duration::from_secs(5);
 
 pub(crate) fn by_age(place: &Place) -> Outcome {
-    let stage = Stage::set(place, 8, &daemon()?)?;
+    let stage = Stage::set(place, 8, &program::daemon()?)?;
     let network = stage.network()?;
     let mut elsewhere = network.clone();
     elsewhere.name = "other".to_owned();
@@ -27,7 +27,7 @@ pub(crate) fn by_age(place: &Place) -> Outcome {
     let [valid, stale, other] = pods;
     let (valid, stale, other) = (valid?, stale?, other?);
     let runtime = Runtime::new(&stage.node, &network);
-    let added = |runtime: &Runtime<'_>, pod: &Pod| -> Result<Ipv4Addr, dotfour_e2e::program::Failure> {
+    let added = |runtime: &Runtime<'_>, pod: &Pod| -> Result<Ipv4Addr, program::Failure> {
         Ok(runtime.add(pod)?.ipv4().ok_or("no address")?)
     };
     let addresses =
@@ -48,7 +48,7 @@ pub(crate) fn by_age(place: &Place) -> Outcome {
     assert!(Command::new("sh").args(["-c", write, "sh", &script]).arg(&older).status()?.success());
     let Stage { daemon, node, other: other_node, vnet } = stage;
     daemon.kill();
-    let mut config = crate::stage::daemon()?;
+    let mut config = program::daemon()?;
     config.program = older;
     let daemon = node.start_daemon(&config)?;
     let stage = Stage { daemon, node, other: other_node, vnet };

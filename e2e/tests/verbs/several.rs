@@ -2,15 +2,16 @@
 
 use std::net::Ipv4Addr;
 
+use dotfour_e2e::program;
 use dotfour_rig::{Place, Pod, Runtime};
 
 use crate::Outcome;
-use crate::stage::{Stage, daemon};
+use crate::stage::Stage;
 
 const NAMES: [&str; 3] = ["eth0", "net1", "net2"];
 
 pub(crate) fn interfaces(place: &Place) -> Outcome {
-    let stage = Stage::set(place, 8, &daemon()?)?;
+    let stage = Stage::set(place, 8, &program::daemon()?)?;
     let network = stage.network()?;
     let runtime = Runtime::new(&stage.node, &network);
     let mut pod = Pod::create(&stage.node, "default", "web")?;

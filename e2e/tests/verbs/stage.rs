@@ -1,11 +1,10 @@
 //! A node with a daemon, and another one to look at it from.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use dotfour_e2e::program::{Failure, shipped};
-use dotfour_e2e::views::{Belief, Views, agreement};
+use dotfour_e2e::program::{self, Failure};
+use dotfour_e2e::views::{Belief, Views, agreement, traces_left};
 use dotfour_ipamd::client;
 use dotfour_protocol::NodeStatus;
 use dotfour_rig::daemon::socket_path;
@@ -37,8 +36,7 @@ impl Stage {
 
     /// Dotfour's network.
     pub(crate) fn network(&self) -> Result<Network, Failure> {
-        let directory: PathBuf = shipped("dotfour")?.parent().ok_or("the plugin is in no directory")?.to_owned();
-        Ok(Network::dotfour(&directory, &socket_path(&self.node)))
+        program::network(&self.node)
     }
 
     /// What the daemon says.
@@ -66,21 +64,7 @@ impl Stage {
 
     /// Fails unless nothing of any pod is left.
     pub(crate) fn is_empty(&self) -> Outcome {
-        let began = std::time::Instant::now();
-        loop {
-            let traces = Views::take(&self.vnet, &self.node, [])?.traces();
-            if traces.is_empty() {
-                return Ok(());
-            }
-            if began.elapsed() > PATIENCE {
-                return Err(traces.join("\n  ").into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let traces = traces_left(PATIENCE, &self.vnet, &self.node)?;
+        if traces.is_empty() { Ok(()) } else { Err(traces.join("\n  ").into()) }
     }
-}
-
-/// A daemon as it is shipped.
-pub(crate) fn daemon() -> Result<DaemonConfig, Failure> {
-    Ok(DaemonConfig::new(shipped("dotfour-ipamd")?))
 }

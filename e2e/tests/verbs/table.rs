@@ -5,14 +5,14 @@ use std::time::Duration;
 use dotfour_datapath::link::{LinkChange, LinkId, VethEnd, VethPair};
 use dotfour_datapath::netns::open_socket_in;
 use dotfour_datapath::{Batch, Netns};
-use dotfour_e2e::program::Failure;
+use dotfour_e2e::program::{self, Failure};
 use dotfour_rig::{NodeConfig, Place, Pod};
 use rustix::fd::AsFd as _;
 use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::call::{Call, Said, VERSIONS};
-use crate::stage::{Stage, daemon};
+use crate::stage::Stage;
 
 /// Verb, case, and what is to come of it.
 type Row = (&'static str, &'static str, &'static str);
@@ -22,7 +22,7 @@ type Row = (&'static str, &'static str, &'static str);
 struct Table(Vec<(Row, Vec<String>)>);
 
 pub(crate) fn filled(place: &Place) -> Outcome {
-    let mut config = daemon()?;
+    let mut config = program::daemon()?;
     config.cooldown = Duration::from_millis(50);
     let stage = Stage::set(place, 8, &config)?;
     let mut table = Table::default();
@@ -111,7 +111,7 @@ fn with_daemon(stage: &Stage, version: &str, table: &mut Table) -> Outcome {
 /// What a pool without a free address answers, on a node of its own.
 fn on_a_full_node(stage: &Stage, version: &str, table: &mut Table) -> Outcome {
     let node = stage.vnet.add_node(&NodeConfig::new(format!("full-{version}"), 1))?;
-    let _daemon = node.start_daemon(&daemon()?)?;
+    let _daemon = node.start_daemon(&program::daemon()?)?;
     let (first, second) = (Pod::create(&node, "default", "first")?, Pod::create(&node, "default", "second")?);
     let call = |verb: &str| Call::new(verb, version, &node);
     assert_eq!(call("ADD").of(&first).run()?.cell(), "0 result");

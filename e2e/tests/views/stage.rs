@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 
 use dotfour_datapath::link::Link;
 use dotfour_datapath::{Batch, Netns, Socket};
-use dotfour_e2e::program::{Failure, shipped};
+use dotfour_e2e::program::{self, Failure};
 use dotfour_e2e::views::compare::short;
 use dotfour_e2e::views::{Belief, Views};
 use dotfour_ipamd::client;
 use dotfour_protocol::NodeStatus;
-use dotfour_rig::{DaemonConfig, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
+use dotfour_rig::{Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
 
 pub(crate) type Outcome = Result<(), Failure>;
 
@@ -34,9 +34,8 @@ impl Stage {
     pub(crate) fn set(place: Place) -> Result<Self, Failure> {
         let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place })?;
         let node = vnet.add_node(&NodeConfig::new("node-1", 10))?;
-        let daemon = node.start_daemon(&DaemonConfig::new(shipped("dotfour-ipamd")?))?;
-        let plugin = shipped("dotfour")?;
-        let network = Network::dotfour(plugin.parent().ok_or("no directory")?, daemon.socket());
+        let daemon = node.start_daemon(&program::daemon()?)?;
+        let network = program::network(&node)?;
         let pod = |name| -> Result<StagePod, Failure> {
             let pod = Pod::create(&node, "default", name)?;
             let address = Runtime::new(&node, &network).add(&pod)?.ipv4().ok_or("no address")?;

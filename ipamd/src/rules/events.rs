@@ -5,13 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
+use dotfour_datapath::listener::{self, Group, Listener};
 use netlink_packet_core::NetlinkBuffer;
-use rustix::io::Errno;
-use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::sockopt::set_socket_recv_buffer_size_force;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use rustix::net::netlink::NETFILTER;
 
 use super::table::TABLE;
 
@@ -21,10 +19,6 @@ const GROUP: u32 = 1 << 6;
 const INET: u8 = 1;
 /// Where the first attribute begins, which in every message is the table's name: behind `struct nfgenmsg`, in bytes.
 const TABLE_OFFSET: usize = 4;
-/// Room for what a reload of all of kube-proxy's rules makes the kernel say. In bytes.
-const ROOM: usize = 4 * 1024 * 1024;
-/// The longest message, in bytes.
-const LONGEST: usize = 64 * 1024;
 
 /// What was heard.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -37,39 +31,31 @@ pub struct Heard {
 
 /// A socket on which the kernel tells of changes. It belongs to the namespace it was opened in.
 #[derive(Debug)]
-pub struct Events {
-    fd: OwnedFd,
-    buffer: Vec<u8>,
-}
+pub struct Events(Listener);
 
 impl Events {
     /// Listens in the calling thread's network namespace, from this moment on.
     pub fn listen() -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(NETFILTER))?;
-        // Without the privilege the default room has to do; what does not fit is reported as missed.
-        let _ = set_socket_recv_buffer_size_force(&fd, ROOM);
-        bind(&fd, &SocketAddrNetlink::new(0, GROUP))?;
-        Ok(Events { fd, buffer: vec![0; LONGEST] })
+        Listener::open(Group { protocol: Some(NETFILTER), bit: GROUP, filter: &[] }).map(Events)
     }
 
     /// All that was told since the last time. Does not wait.
     pub fn drain(&mut self) -> Heard {
         let mut heard = Heard::default();
-        loop {
-            match recv(&self.fd, &mut *self.buffer, RecvFlags::empty()) {
-                Ok((length, _)) => read(self.buffer.get(..length).unwrap_or_default(), &mut heard.changed_by),
-                Err(Errno::INTR) => {}
-                Err(Errno::NOBUFS) => heard.missed = true,
-                Err(_) => return heard,
+        // A socket that fails has nothing to tell; the resync makes up for it.
+        while let Ok(Some(next)) = self.0.poll() {
+            match next {
+                listener::Heard::Messages(messages) => read(messages, &mut heard.changed_by),
+                listener::Heard::Missed => heard.missed = true,
             }
         }
+        heard
     }
 }
 
 impl AsFd for Events {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.0.as_fd()
     }
 }
 

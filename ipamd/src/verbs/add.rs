@@ -13,9 +13,9 @@ use crate::caller::Caller;
 use crate::errors::AddError;
 use crate::metrics::Phase;
 use crate::pool::{Assignment, Families, Lease, PodAddresses, Wish};
-use crate::wiring::names::{GATEWAY, HOST_MAC, host_link, pod_mac};
-use crate::wiring::tag::Tag;
-use crate::wiring::{PodPlan, Wirer};
+use crate::wiring::Wirer;
+use crate::wiring::names::{GATEWAY, HOST_MAC};
+use crate::wiring::shape::{End, pod_end};
 
 /// An ADD that succeeded.
 struct Added {
@@ -42,11 +42,12 @@ pub(super) fn answer(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &N
         Ok(added) => added,
         Err(e) => return tell(caller, &Reply::Failed(e.into())),
     };
-    let link = attachment.host_ifname.clone();
-    let heard = caller.answer(&Reply::Attached(attachment));
+    let reply = Reply::Attached(attachment);
+    let heard = caller.answer(&reply);
     let Some(New { pod, addresses, took, _leftovers }) = new else { return };
-    let pod = pod.map(|pod| pod.to_string());
-    info!(%key, pod, addresses = words(addresses), link, ?took, "added");
+    if let Reply::Attached(Attachment { host_ifname: link, .. }) = reply {
+        info!(%key, pod = pod.map(|pod| pod.to_string()), addresses = words(addresses), link, ?took, "added");
+    }
     if !heard && let Err(e) = node.end(&key, now(), Reason::ReplyLost, wirer) {
         error!(%key, "nobody received the reply to an ADD, and it cannot be undone: {e}");
     }
@@ -88,12 +89,7 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
         Assignment::AskedTaken(address) => return Err(AddError::AskedTaken(address)),
         Assignment::Overtaken => return Err(AddError::Overtaken),
     };
-    let plan = PodPlan {
-        tag: Tag { key: AttachmentKey::clone(&key), addresses },
-        host_link: host_link(&key, pod.as_ref()),
-        mtu: node.nic.mtu,
-        node_address: node.node_address(),
-    };
+    let plan = node.plan(&key, pod.as_ref(), addresses);
     caller.phases.enter(Phase::Record);
     let recorded = node.ledger.commit(ticket).map_err(AddError::from);
     let renamed = |key: &AttachmentKey, link| node.ledger.pool().rename_link(key, link);
@@ -106,7 +102,7 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
         }
     };
     let link = node.ledger.pool().set_link(&key, wired.link);
-    let attachment = attachment(addresses, link.name, node);
+    let attachment = attachment(link.name, wired.pod);
     let new = New { pod, addresses, took: begun.elapsed(), _leftovers: wired.leftovers };
     Ok(Added { key, attachment, new: Some(new), _netns: netns })
 }
@@ -122,20 +118,19 @@ fn confirm(
     // The gate lets no second call in before the first has set the link or cancelled the lease.
     let link = lease.link.as_ref().ok_or(AddError::NoNamespace)?;
     wirer.confirm(&key.ifname, link, netns)?;
-    Ok(attachment(lease.addresses, link.name.clone(), node))
+    let plan = node.plan(key, lease.pod.as_ref(), lease.addresses);
+    Ok(attachment(link.name.clone(), pod_end(&plan, link.index)))
 }
 
-fn attachment(addresses: PodAddresses, host_ifname: String, node: &Node) -> Attachment {
+/// What a CNI result says of a pod: its end as it was made.
+fn attachment(host_ifname: String, pod: End) -> Attachment {
     Attachment {
         host_ifname,
         host_mac: HOST_MAC.to_string(),
-        pod_mac: pod_mac(addresses).to_string(),
-        mtu: node.nic.mtu,
-        addresses: addresses.iter().map(|a| PodAddress { address: a.into(), gateway: GATEWAY }).collect(),
-        routes: vec![
-            Route { dst: GATEWAY.into(), gw: None },
-            Route { dst: ipnet::IpNet::V4(ipnet::Ipv4Net::default()), gw: Some(GATEWAY) },
-        ],
+        pod_mac: pod.mac.to_string(),
+        mtu: pod.mtu,
+        addresses: pod.addresses.into_iter().map(|address| PodAddress { address, gateway: GATEWAY }).collect(),
+        routes: pod.routes.into_iter().map(|route| Route { dst: route.destination, gw: route.gateway }).collect(),
     }
 }
 

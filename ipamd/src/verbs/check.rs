@@ -6,8 +6,7 @@ use dotfour_protocol::{Cause, Check, Failure, Reply};
 
 use super::Node;
 use crate::errors::with_source;
-use crate::wiring::tag::Tag;
-use crate::wiring::{CheckError, PodPlan, Wirer};
+use crate::wiring::{CheckError, Wirer};
 
 /// Carries out a CHECK.
 pub(super) fn check(check: Check, netns: Option<OwnedFd>, node: &Node, wirer: &mut Wirer) -> Reply {
@@ -40,13 +39,8 @@ fn compare(check: Check, netns: Option<OwnedFd>, node: &Node, wirer: &mut Wirer)
             "pass the result of the ADD; if that is what it said, delete the pod and let it be made again",
         ));
     }
-    let plan = PodPlan {
-        tag: Tag { key, addresses: lease.addresses },
-        host_link: link.name,
-        mtu: node.nic.mtu,
-        node_address: node.node_address(),
-    };
-    wirer.check(&plan, link.index, netns.as_fd()).map_err(|e| match &e {
+    let plan = node.plan(&key, lease.pod.as_ref(), lease.addresses);
+    wirer.check(&plan, &link, netns.as_fd()).map_err(|e| match &e {
         CheckError::NotANamespace(_) => Failure::new(
             Cause::InvalidNamespace,
             with_source(&e),

@@ -7,21 +7,22 @@ mod gate;
 mod gc;
 mod status;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dotfour_datapath::KernelError;
-use dotfour_protocol::{AttachmentKey, Call, Reply};
+use dotfour_protocol::{AttachmentKey, Call, PodName, Reply};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::caller::{Caller, Question};
 use crate::lease::Ledger;
 use crate::metrics::Metrics;
 use crate::nic::Nic;
-use crate::pool::{HostLink, Moment};
-use crate::wiring::{Janitor, Wirer};
+use crate::pool::{HostLink, Moment, PodAddresses};
+use crate::wiring::names::host_link;
+use crate::wiring::tag::Tag;
+use crate::wiring::{Janitor, PodPlan, Wirer};
 use gate::Gate;
 
 pub use del::{Ended, Reason, Released};
@@ -68,8 +69,14 @@ impl Node {
         self.collected.load(Ordering::Relaxed)
     }
 
-    fn node_address(&self) -> IpAddr {
-        self.nic.address.into()
+    /// What a pod with these addresses is to get.
+    fn plan(&self, key: &AttachmentKey, pod: Option<&PodName>, addresses: PodAddresses) -> PodPlan {
+        PodPlan {
+            tag: Tag { key: key.clone(), addresses },
+            host_link: host_link(key, pod),
+            mtu: self.nic.mtu,
+            node_address: self.nic.address.into(),
+        }
     }
 
     /// Ends the attachment that was made by an ADD started before `at`. Repeating it does no harm.

@@ -35,7 +35,7 @@ pub(super) fn status(question: &Status, node: &Node) -> NodeStatus {
         mode: "azure".into(),
         source: node.source.into(),
         nic: node.nic.name.clone(),
-        node_address: node.node_address(),
+        node_address: node.nic.address.into(),
         pool,
         collected: node.collected.load(Ordering::Relaxed),
         attachments: attachments.into_iter().map(|(_, status)| status).collect(),

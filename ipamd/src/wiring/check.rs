@@ -8,6 +8,7 @@ use dotfour_datapath::{KernelError, Socket};
 
 use super::pod::{PodPlan, Wirer};
 use super::shape::{Difference, Seen, first_difference, node_end, pod_end};
+use crate::pool::HostLink;
 
 /// Why a pod is not as ADD made it, or nobody knows.
 #[derive(Debug, thiserror::Error)]
@@ -24,10 +25,13 @@ pub enum CheckError {
 }
 
 impl Wirer {
-    /// Compares all that ADD makes of `plan` with what is there. It changes nothing, and takes dumps: not for a pod's path.
-    pub fn check(&mut self, plan: &PodPlan, index: u32, netns: BorrowedFd<'_>) -> Result<(), CheckError> {
+    /// Compares all that ADD makes of `plan`, whose link on the node is `link` by now, with what is there. It changes
+    /// nothing, and takes dumps: not for a pod's path.
+    pub fn check(&mut self, plan: &PodPlan, link: &HostLink, netns: BorrowedFd<'_>) -> Result<(), CheckError> {
         let mut inside = open_socket_in(netns, &self.home).map_err(CheckError::NotANamespace)?;
-        let node = first_difference(&node_end(plan, index), &look(&mut self.node, index)?, "the node's namespace");
+        let (name, index) = (link.name.clone(), link.index);
+        let node =
+            first_difference(&node_end(plan, name, index), &look(&mut self.node, index)?, "the node's namespace");
         if let Some(difference) = node {
             return Err(CheckError::Differs(difference));
         }

@@ -39,6 +39,8 @@ pub struct PodPlan {
 pub struct Wired {
     /// Its link on the node.
     pub link: HostLink,
+    /// The pod's end, as it was made.
+    pub pod: End,
     /// A socket inside the pod's namespace. Closing it takes time that nobody needs to wait for, and while it is open it
     /// keeps the namespace alive: to be dropped right after the answer.
     pub leftovers: Socket,
@@ -123,7 +125,7 @@ impl Wirer {
         let mut attempt = 1;
         let (near, far) = loop {
             let index = self.indices.next();
-            let (near, far) = (End { name: name.clone(), ..node_end(plan, index) }, pod_end(plan, index));
+            let (near, far) = (node_end(plan, name.clone(), index), pod_end(plan, index));
             if near.alias.is_none() {
                 return Err(WireError::KeyTooLong);
             }
@@ -152,7 +154,7 @@ impl Wirer {
             self.undo(plan, &near);
             return Err(e.into());
         }
-        Ok(Wired { link: HostLink { index: near.index, name: near.name }, leftovers: inside })
+        Ok(Wired { link: HostLink { index: near.index, name: near.name }, pod: far, leftovers: inside })
     }
 
     /// Takes a pod off the network for good: no packet to it or from it once this returns. The link itself stays, down

@@ -34,12 +34,12 @@ pub struct End {
     pub neighbours: Vec<(IpAddr, Mac)>,
 }
 
-/// The node's end of a pod's pair: the route to the pod, and the pod's neighbour entry.
-pub fn node_end(plan: &PodPlan, index: u32) -> End {
+/// The node's end of a pod's pair, under the name it has: the route to the pod, and the pod's neighbour entry.
+pub fn node_end(plan: &PodPlan, name: String, index: u32) -> End {
     let mac = pod_mac(plan.tag.addresses);
     let source = |address: IpAddr| Some(plan.node_address).filter(|node| node.is_ipv4() == address.is_ipv4());
     End {
-        name: plan.host_link.clone(),
+        name,
         index,
         mac: HOST_MAC,
         mtu: plan.mtu,

@@ -52,7 +52,7 @@ fn difference(end: &End, change: impl FnOnce(&mut Seen)) -> Option<(String, Stri
 
 #[test]
 fn what_add_made_does_not_differ_nor_does_what_others_added() {
-    for end in [node_end(&plan(), INDEX), pod_end(&plan(), INDEX)] {
+    for end in [node_end(&plan(), plan().host_link, INDEX), pod_end(&plan(), INDEX)] {
         assert_eq!(difference(&end, |_| {}), None);
         let added = difference(&end, |seen| {
             let net = "192.0.2.1/24".parse().unwrap();
@@ -65,7 +65,7 @@ fn what_add_made_does_not_differ_nor_does_what_others_added() {
 
 #[test]
 fn each_difference_of_the_node_s_end_is_named_with_its_fix() {
-    let end = node_end(&plan(), INDEX);
+    let end = node_end(&plan(), plan().host_link, INDEX);
     let link = |change: fn(&mut Link)| difference(&end, |seen| change(seen.link.as_mut().unwrap())).unwrap();
     let says = |(what, fix): (String, String), expected_what: &str, expected_fix: &str| {
         assert!(what.contains(expected_what) && what.ends_with(" in x"), "{what}");

@@ -129,11 +129,23 @@ impl<'o> Field<'o> {
             let contestant = field.enter(entry, entry.name)?;
             field.contestants.push(contestant);
         }
+        for (name, directory) in &options.builds {
+            let node = field.node(name)?;
+            let (network, daemon) = dotfour(&node, directory)?;
+            field.contestants.push(Contestant {
+                name: long_lived(name),
+                about: format!("the build in {}, from the command line", directory.display()),
+                kind: Kind::Plugin,
+                network,
+                daemon: Some(daemon.pid()),
+                node,
+                _daemon: Some(daemon),
+            });
+        }
         for other in &options.others {
             let node = field.node(&other.name)?;
             field.contestants.push(Contestant {
-                // As long-lived as the program; there are a handful.
-                name: Box::leak(other.name.clone().into_boxed_str()),
+                name: long_lived(&other.name),
                 about: format!("{}, from the command line", other.conflist.display()),
                 kind: Kind::Plugin,
                 network: other.network()?,
@@ -196,14 +208,8 @@ impl Program {
                 Ok((Network::single("no-op", "1.1.0", &conf, vec![node.state_dir().to_owned()]), None))
             }
             Program::Dotfour => {
-                let remedy = "`make build` makes it, --bin-dir says where to look";
-                let ipamd = present(&options.bin_dir, "dotfour-ipamd", remedy)?;
-                present(&options.bin_dir, "dotfour", remedy)?;
-                let mut config = DaemonConfig::new(ipamd);
-                config.max_pods = 250;
-                config.source = DOTFOUR_ADDRESSES.to_owned();
-                let daemon = node.start_daemon(&config)?;
-                Ok((Network::dotfour(&options.bin_dir, &socket_path(node)), Some(daemon)))
+                let (network, daemon) = dotfour(node, &options.bin_dir)?;
+                Ok((network, Some(daemon)))
             }
             Program::Ptp => {
                 reference(options, "ptp")?;
@@ -228,6 +234,23 @@ impl Program {
             }
         }
     }
+}
+
+/// Dotfour as it is built in a directory, with its daemon running.
+fn dotfour(node: &Node, directory: &Path) -> Result<(Network, Daemon), RaceError> {
+    let remedy = "`make build` makes it, --bin-dir and --build say where to look";
+    let ipamd = present(directory, "dotfour-ipamd", remedy)?;
+    present(directory, "dotfour", remedy)?;
+    let mut config = DaemonConfig::new(ipamd);
+    config.max_pods = 250;
+    config.source = DOTFOUR_ADDRESSES.to_owned();
+    let daemon = node.start_daemon(&config)?;
+    Ok((Network::dotfour(directory, &socket_path(node)), daemon))
+}
+
+/// As long-lived as the program; there are a handful of names.
+fn long_lived(name: &str) -> &'static str {
+    Box::leak(name.to_owned().into_boxed_str())
 }
 
 fn reference(options: &Options, name: &str) -> Result<(), RaceError> {

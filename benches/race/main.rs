@@ -71,7 +71,7 @@ fn race(place: &Place, options: &Options) -> Result<(), RaceError> {
     println!("\n  {machine}");
     descriptors::allow_many();
     let field = Field::build(place, options)?;
-    let mut results = programme::run(&field, options.quick)?;
+    let mut results = programme::run(&field, options)?;
     let taken = machine.taken_by_others(cpu::of_this_process() + cpu::of_children() + field.cpu_of_daemons());
     results.beside = format!("{taken} % of its processors' time went to others, the kernel's own threads among them");
     for table in results.tables() {

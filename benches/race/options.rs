@@ -14,8 +14,11 @@ Usage: race [OPTIONS]
 Options:
   --quick            fewer rounds, smaller bursts: half a minute in place of four
   --out DIR          write race.md and race.svg there
+  --rounds N         only so many rounds in turn: no bursts, no forwarding, no pods already there
   --bin-dir DIR      where dotfour and dotfour-ipamd are [the directory of this program]
   --cni-dir DIR      where the reference plugins are [/usr/lib/cni]
+  --build NAME=DIR   one more contestant: another build of dotfour and dotfour-ipamd, to see what a change did; may be
+                     repeated
   --plugin NAME=CONFLIST[:CNI_PATH]
                      one more contestant: a configuration list, and where its plugins are [/opt/cni/bin]; may be repeated.
                      A daemon it needs must be running. It is called in a network namespace with a NIC, eth0
@@ -26,12 +29,16 @@ Options:
 pub(crate) struct Options {
     /// Fewer rounds.
     pub(crate) quick: bool,
+    /// Only rounds in turn, and so many.
+    pub(crate) rounds: Option<usize>,
     /// Where the report goes, if one is wanted.
     pub(crate) out: Option<PathBuf>,
     /// Where `dotfour` and `dotfour-ipamd` are.
     pub(crate) bin_dir: PathBuf,
     /// Where the reference plugins are.
     pub(crate) cni_dir: PathBuf,
+    /// Other builds of Dotfour: what each is called, and where it is.
+    pub(crate) builds: Vec<(String, PathBuf)>,
     /// Contestants beside those of the table.
     pub(crate) others: Vec<Other>,
 }
@@ -58,20 +65,36 @@ pub(crate) enum Parsed {
 
 pub(crate) fn parse(mut parser: Parser) -> Result<Parsed, lexopt::Error> {
     let here = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)).unwrap_or_default();
-    let mut options =
-        Options { quick: false, out: None, bin_dir: here, cni_dir: "/usr/lib/cni".into(), others: Vec::new() };
+    let mut options = Options {
+        quick: false,
+        rounds: None,
+        out: None,
+        bin_dir: here,
+        cni_dir: "/usr/lib/cni".into(),
+        builds: Vec::new(),
+        others: Vec::new(),
+    };
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Parsed::Help(HELP)),
             Arg::Long("quick") => options.quick = true,
+            Arg::Long("rounds") => options.rounds = Some(parser.value()?.parse()?),
             Arg::Long("out") => options.out = Some(parser.value()?.into()),
             Arg::Long("bin-dir") => options.bin_dir = parser.value()?.into(),
             Arg::Long("cni-dir") => options.cni_dir = parser.value()?.into(),
+            Arg::Long("build") => options.builds.push(build(&parser.value()?.string()?)?),
             Arg::Long("plugin") => options.others.push(other(&parser.value()?.string()?)?),
             wrong => return Err(wrong.unexpected()),
         }
     }
     Ok(Parsed::Race(options))
+}
+
+fn build(text: &str) -> Result<(String, PathBuf), lexopt::Error> {
+    match text.split_once('=') {
+        Some((name, directory)) if !name.is_empty() && !directory.is_empty() => Ok((name.to_owned(), directory.into())),
+        _ => Err("--build wants NAME=DIR".into()),
+    }
 }
 
 fn other(text: &str) -> Result<Other, lexopt::Error> {
@@ -106,6 +129,10 @@ mod tests {
         for wrong in ["azure", "=a.conflist", "azure=", "azure=:/opt/a"] {
             assert!(other(wrong).is_err(), "{wrong}");
         }
-        assert!(parse(Parser::from_args(["race", "--rounds", "3"])).is_err());
+        for wrong in ["before", "=target/release", "before="] {
+            assert!(build(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse(Parser::from_args(["race", "--rounds", "many"])).is_err());
+        assert!(parse(Parser::from_args(["race", "--laps", "3"])).is_err());
     }
 }

@@ -6,6 +6,7 @@ use crate::error::RaceError;
 use crate::floor::Shared;
 use crate::forwarding;
 use crate::in_turn;
+use crate::options::Options;
 use crate::results::{Crowd, Entrant, Results};
 
 /// How much is raced.
@@ -50,14 +51,18 @@ const QUICK: Extent = Extent {
 const AMONG_PODS: [&str; 3] = [FLOOR, DOTFOUR, PTP];
 
 /// Runs the races, saying on standard error what is under way.
-pub(crate) fn run(field: &Field<'_>, quick: bool) -> Result<Results, RaceError> {
-    let extent = if quick { QUICK } else { FULL };
+pub(crate) fn run(field: &Field<'_>, options: &Options) -> Result<Results, RaceError> {
+    let mut extent = if options.quick { QUICK } else { FULL };
+    extent.rounds = options.rounds.unwrap_or(extent.rounds);
     let shared = Shared::default();
     let mut results = Results::new(extent.rounds, extent.rounds_present, field.contestants.iter().map(entrant));
 
     let all = field.those(|_| true);
     eprintln!("  {} rounds of {} contestants in turn …", extent.rounds, all.len());
     results.alone = in_turn::race(&all, &shared, extent.rounds)?;
+    if options.rounds.is_some() {
+        return Ok(results);
+    }
 
     let wiring = field.those(|contestant| contestant.kind != Kind::NoOp);
     for size in extent.bursts {

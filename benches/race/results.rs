@@ -91,6 +91,9 @@ impl Results {
     pub(crate) fn tables(&self) -> Vec<Table> {
         let mut tables = vec![self.in_turn()];
         tables.extend(VERBS.iter().map(|(verb, part)| self.against_each_other(verb, *part)));
+        if self.bursts.is_empty() {
+            return tables;
+        }
         tables.push(self.burst_table("ADD", |burst| &burst.add));
         tables.push(self.burst_table("DEL", |burst| &burst.del));
         tables.push(self.crowd_table());

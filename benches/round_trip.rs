@@ -21,7 +21,7 @@ use dotfour_ipamd::client;
 use dotfour_ipamd::lease::{Identity, Journal, Ledger};
 use dotfour_ipamd::metrics::Metrics;
 use dotfour_ipamd::nic::Nic;
-use dotfour_ipamd::pool::Pool;
+use dotfour_ipamd::pool::{Families, Pool};
 use dotfour_ipamd::server::Server;
 use dotfour_ipamd::verbs::Node;
 use dotfour_ipamd::wiring::Janitor;
@@ -36,10 +36,11 @@ fn serve(directory: &Path, socket: &Path) -> Server {
     pool.apply_view(&view(256));
     let identity = Identity { boot_id: "b".into(), machine_id: String::new() };
     let ledger = Ledger::new(pool, Journal::new(directory, identity));
-    let nic = Nic { index: NIC, name: "eth0".into(), mtu: 1500, address: "10.240.0.4".parse().unwrap() };
+    let address = "10.240.0.4".parse().unwrap();
+    let nic = Nic { index: NIC, name: "eth0".into(), mtu: 1500, address, address_v6: None };
     let (janitor, _) = Janitor::start(Socket::open().unwrap()).unwrap();
     let metrics = Metrics::new(Duration::from_secs(1));
-    let node = Node::new(ledger, nic, Vec::new(), "static", janitor, metrics);
+    let node = Node::new(ledger, nic, Families::V4, Vec::new(), "static", janitor, metrics);
     Server::start(socket, &node, &Arc::new(LinkIndices::starting_at(0))).unwrap()
 }
 

@@ -13,6 +13,7 @@ use std::time::Instant;
 use dotfour_datapath::link::LinkId;
 use dotfour_datapath::{Batch, Netns, Socket};
 use dotfour_ipamd::metrics::Phases;
+use dotfour_ipamd::nic::Nic;
 use dotfour_ipamd::pool::{HostLink, PodAddresses};
 use dotfour_ipamd::wiring::names::{CONDEMNED_GROUPS, keyed_host_link};
 use dotfour_ipamd::wiring::pod::LinkIndices;
@@ -45,7 +46,7 @@ pub(crate) struct Kernel<'s> {
     wirer: Wirer,
     // Deletes links, which the wirer leaves to others.
     undertaker: Socket,
-    node_address: IpAddr,
+    nic: Nic,
 }
 
 /// A pod that has been wired.
@@ -60,7 +61,9 @@ impl<'s> Kernel<'s> {
     pub(crate) fn open(shared: &'s Shared, node_address: Ipv4Addr) -> Result<Self, RaceError> {
         let wirer = Wirer::new(Arc::clone(&shared.indices)).map_err(RaceError::system("open a netlink socket"))?;
         let undertaker = Socket::open().map_err(RaceError::system("open a netlink socket"))?;
-        Ok(Kernel { shared, wirer, undertaker, node_address: node_address.into() })
+        // Its index is of no use to a pod's wiring.
+        let nic = Nic { index: 0, name: "eth0".into(), mtu: 1500, address: node_address, address_v6: None };
+        Ok(Kernel { shared, wirer, undertaker, nic })
     }
 
     /// Wires a pod.
@@ -74,7 +77,7 @@ impl<'s> Kernel<'s> {
             ifname: pod.ifname.clone(),
         };
         let host_link = keyed_host_link(&key);
-        let plan = PodPlan { tag: Tag { key, addresses }, host_link, mtu: 1500, node_address: self.node_address };
+        let plan = PodPlan { tag: Tag { key, addresses }, host_link, nic: &self.nic };
         let (wired, sample) = timed(|| self.wirer.wire(&plan, netns.as_fd(), &Phases::accepted(), |_, _| {}));
         Ok((WiredPod { addresses, link: wired?.link }, sample))
     }

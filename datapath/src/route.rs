@@ -12,6 +12,9 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use crate::address::family;
 use crate::{Batch, KernelError, Socket};
 
+/// The table of what is local to a namespace (rtnetlink(7), `RT_TABLE_LOCAL`).
+const LOCAL_TABLE: u8 = 255;
+
 /// A unicast route of the main table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -44,6 +47,19 @@ impl Batch {
             IfPresent::Replace => NLM_F_CREATE | NLM_F_REPLACE,
         };
         self.push(step, RouteNetlinkMessage::NewRoute(message(route)), flags);
+    }
+
+    /// Makes an address local to this namespace, as the kernel does by itself a moment after an IPv6 address was given to a
+    /// link: until then what is sent to it is lost. One that is local already is refused with `EEXIST`, or is there twice.
+    pub fn add_local_route(&mut self, step: &'static str, address_of: u32, local: IpAddr) {
+        let route =
+            Route { destination: local.into(), gateway: None, link: address_of, preferred_source: None, protocol: 0 };
+        let mut message = message(&route);
+        message.header.table = LOCAL_TABLE;
+        message.header.protocol = RouteProtocol::Kernel;
+        message.header.kind = RouteType::Local;
+        message.header.scope = RouteScope::Host;
+        self.push(step, RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL);
     }
 
     /// Deletes exactly this route: destination, link and protocol must all match, so that nobody else's route to the

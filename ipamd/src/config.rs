@@ -1,19 +1,20 @@
 //! The daemon's configuration: one YAML file, every key documented in `docs/configuration.md`, unknown keys refused.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::pool::Rest;
+use crate::pool::{Families, Rest};
 
 mod masquerade;
 mod metrics;
+mod range;
 mod raw;
 
 pub use masquerade::{Masquerade, Metadata};
 pub use metrics::MetricsTarget;
+pub use range::AddressRange;
 use raw::{Raw, one_line};
 
 /// A checked configuration.
@@ -35,6 +36,8 @@ pub struct Config {
     pub reclaim_nic_addresses: bool,
     /// How many pods the node may run.
     pub max_pods: u16,
+    /// The families that every pod gets an address of; those that the source offers at the start where absent.
+    pub ip_families: Option<Families>,
     /// Where addresses come from.
     pub source: Source,
     /// How long to wait between two looks at the source.
@@ -74,31 +77,13 @@ pub struct WireserverSource {
 pub enum StaticSource {
     /// `subnet` and `addresses`.
     List {
-        /// The subnet.
-        subnet: IpNet,
-        /// The addresses of it that the NIC carries.
+        /// The subnets: at least one, and none inside another.
+        subnets: Vec<IpNet>,
+        /// The addresses that the NIC carries, each in one of the subnets.
         addresses: Vec<AddressRange>,
     },
     /// `file`.
     File(PathBuf),
-}
-
-/// One address or a range of them, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AddressRange {
-    first: Ipv4Addr,
-    last: Ipv4Addr,
-}
-
-impl AddressRange {
-    /// The addresses in ascending order.
-    pub fn iter(self) -> impl Iterator<Item = IpAddr> {
-        (self.first.to_bits()..=self.last.to_bits()).map(|bits| Ipv4Addr::from_bits(bits).into())
-    }
-
-    fn len(self) -> u64 {
-        u64::from(self.last.to_bits()) - u64::from(self.first.to_bits()) + 1
-    }
 }
 
 /// What is wrong with a configuration.

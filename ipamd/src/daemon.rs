@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::errors::{counts_in_words, with_source};
+use crate::forwarding::{self, ForwardingError};
 use crate::keeper::{self, Notice};
 use crate::kernel::{NodeView, ObserveError, observe};
 use crate::lease::journal::remember;
@@ -26,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::metrics::endpoint::Endpoint;
 use crate::metrics::exposition::Exposition;
 use crate::nic::{self, Nic, NicError};
-use crate::pool::{Exclusion, Pool, eligible};
+use crate::pool::{Exclusion, Families, Pool, PoolAddress, eligible};
 use crate::refill::{Refill, reserve};
 use crate::rules::{Rules, RulesError};
 use crate::server::Server;
@@ -97,6 +98,9 @@ pub enum StartError {
         #[source]
         source: NotRecorded,
     },
+    /// The node does not forward.
+    #[error(transparent)]
+    Forwarding(#[from] ForwardingError),
     /// The rules are not in force.
     #[error(transparent)]
     Rules(#[from] RulesError),
@@ -145,11 +149,11 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     let identity =
         Identity::of_this_machine().map_err(|source| StartError::Setup { what: "read the boot id", source })?;
     let found = recover::find(&view.links);
-    let pool = fill_pool(config, &nic, report, &view, &found, &identity);
+    let (pool, families) = fill_pool(config, &nic, report, &view, &found, &identity);
     let metrics = Metrics::new(config.slow_add);
     // Before the node forwards, and before any pod is served.
     let rules = Rules::start(config, &nic, pod_networks(report, &pool), metrics.rules.clone())?;
-    ensure_forwarding()?;
+    forwarding::ensure(families, &nic.name)?;
 
     let netlink = |source| StartError::Setup { what: "open a netlink socket", source };
     let (janitor, janitor_thread) = Janitor::start(Socket::open().map_err(netlink)?).map_err(netlink)?;
@@ -160,7 +164,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     ledger
         .checkpoint()
         .map_err(|source| StartError::NotRecorded { path: config.state_dir.display().to_string(), source })?;
-    let node = Node::new(ledger, nic, config.networks.clone(), source.kind(), janitor, metrics);
+    let node = Node::new(ledger, nic, families, config.networks.clone(), source.kind(), janitor, metrics);
     let indices = Arc::new(LinkIndices::starting_at(index_seed(&view)));
     let (notices, noticed) = mpsc::channel();
     let keeper_thread = keeper::start(Arc::clone(&node), &indices, config.spool_dir.clone(), noticed)
@@ -171,7 +175,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
         .map_err(|source| StartError::Socket { path: config.socket.display().to_string(), source })?;
     let scrapes = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(Exposition::of(&node))));
     info!(
-        nic = node.nic.name, address = %node.nic.address, source = source.kind(), recovered = found.pods.len(),
+        nic = node.nic.name, address = %node.nic.address, families = %node.families, source = source.kind(), recovered = found.pods.len(),
         "serving on {}: {counts}", config.socket.display()
     );
 
@@ -228,20 +232,21 @@ fn fill_pool(
     view: &NodeView,
     found: &Found,
     identity: &Identity,
-) -> Pool {
+) -> (Pool, Families) {
     let mut pool = Pool::new(config.rest);
-    let (offered, excluded) = eligible(report, nic.index);
+    let (offered, excluded) = eligible(report, nic);
     for Exclusion { address, reason } in excluded {
         debug!(%address, ?reason, "does not enter the pool");
     }
     pool.apply_view(&offered);
-    if offered.len() < usize::from(config.max_pods) {
-        warn!(
-            "the source offers {} pod addresses on {}, fewer than maxPods ({})",
-            offered.len(),
-            nic.name,
-            config.max_pods
-        );
+    let families = config.ip_families.unwrap_or_else(|| offered_families(&offered));
+    for (family, count) in counts_by_family(&offered, families) {
+        if count < usize::from(config.max_pods) {
+            warn!(
+                "the source offers {count} {family} pod addresses on {}, fewer than maxPods ({})",
+                nic.name, config.max_pods
+            );
+        }
     }
     let remembered = remember(&config.state_dir, identity);
     let restored = recover::restore(&mut pool, found, &remembered, nic.index, now());
@@ -255,7 +260,21 @@ fn fill_pool(
         warn!(link, "looks like a pod's link and is not readable as one of ours; left alone");
     }
     reserve(&mut pool, view, nic.index);
-    pool
+    (pool, families)
+}
+
+/// What pods get if nobody says: an address of each family that is there for pods. A NIC without any offers IPv4 one day.
+fn offered_families(offered: &[PoolAddress]) -> Families {
+    match Families::of(offered.iter().map(|candidate| candidate.address)) {
+        Families { v4: false, v6: false } => Families::V4,
+        families => families,
+    }
+}
+
+fn counts_by_family(offered: &[PoolAddress], families: Families) -> impl Iterator<Item = (&'static str, usize)> {
+    let v4 = offered.iter().filter(|candidate| candidate.address.is_ipv4()).count();
+    let both = [("IPv4", families.v4, v4), ("IPv6", families.v6, offered.len() - v4)];
+    both.into_iter().filter(|(_, wanted, _)| *wanted).map(|(family, _, count)| (family, count))
 }
 
 /// Holds the state directory for this process, by a lock of the kernel's that ends with it, however it ends.
@@ -286,18 +305,6 @@ async fn first_report(source: &AddressSource) -> Result<Vec<NicView>, StartError
         attempt += 1;
         tokio::time::sleep(SOURCE_RETRY).await;
     }
-}
-
-/// Pods are reached through the node, which must forward for them.
-fn ensure_forwarding() -> Result<(), StartError> {
-    const SETTING: &str = "/proc/sys/net/ipv4/ip_forward";
-    let failed = |source| StartError::Setup { what: "turn on net.ipv4.ip_forward", source };
-    if std::fs::read_to_string(SETTING).map_err(failed)?.trim() == "1" {
-        return Ok(());
-    }
-    std::fs::write(SETTING, "1").map_err(failed)?;
-    info!("turned on net.ipv4.ip_forward");
-    Ok(())
 }
 
 /// A place in the range of link indexes that differs from start to start and is behind every link there is.

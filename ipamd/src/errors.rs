@@ -89,6 +89,10 @@ impl From<AddError> for Failure {
             AddError::Wire(WireError::OtherNamespace { .. }) => {
                 (Cause::AttachmentConflict, "DEL the container before it is added in another namespace".into())
             }
+            AddError::Wire(WireError::Ipv6Disabled(_)) => (
+                Cause::KernelRefused,
+                "let the runtime leave net.ipv6.conf.all.disable_ipv6 of pods at 0, or set ipFamilies: [IPv4]".into(),
+            ),
             AddError::Wire(WireError::KeyTooLong) => (Cause::InvalidNetworkConfig, "shorten the network's name".into()),
             AddError::Wire(WireError::Kernel(_)) => (
                 Cause::KernelRefused,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use dotfour_datapath::address::read_address;
 use dotfour_datapath::link::{Link, read_link};
 use dotfour_datapath::route::read_route;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteAttribute;
@@ -87,7 +87,9 @@ async fn dump(handle: &rtnetlink::Handle) -> Result<NodeView, ObserveError> {
         let Some(found) = read_address(RouteNetlinkMessage::NewAddress(message)) else { continue };
         view.addresses.entry(found.link).or_default().push(found.address);
     }
-    let mut routes = handle.route().get(rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new().build()).execute();
+    let v4 = handle.route().get(rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new().build()).execute();
+    let v6 = handle.route().get(rtnetlink::RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()).execute();
+    let mut routes = std::pin::pin!(v4.chain(v6));
     let mut best = None;
     while let Some(message) = routes.try_next().await.map_err(failed("routes"))? {
         let metric = message.attributes.iter().find_map(|attribute| match attribute {
@@ -97,6 +99,9 @@ async fn dump(handle: &rtnetlink::Handle) -> Result<NodeView, ObserveError> {
         let metric = metric.unwrap_or_default();
         let Some(route) = read_route(RouteNetlinkMessage::NewRoute(message)) else { continue };
         let (address, length) = (route.destination.addr(), route.destination.prefix_len());
+        if length == 0 && address.is_ipv6() {
+            continue;
+        }
         if length == 0 && best.is_none_or(|(lowest, _)| metric < lowest) {
             best = Some((metric, route.link));
         } else if length == route.destination.max_prefix_len() {

@@ -23,6 +23,7 @@ pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod errors;
+pub mod forwarding;
 pub mod keeper;
 pub mod kernel;
 pub mod lease;

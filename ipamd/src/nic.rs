@@ -1,6 +1,6 @@
 //! Which link is the NIC whose addresses pods get. Pure: from what the source and the kernel say to a choice.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dotfour_datapath::Mac;
 use dotfour_datapath::link::Link;
@@ -20,6 +20,20 @@ pub struct Nic {
     pub mtu: u32,
     /// The node's own IPv4 address on it.
     pub address: Ipv4Addr,
+    /// The node's own IPv6 address on it, where it has one.
+    pub address_v6: Option<Ipv6Addr>,
+}
+
+impl Nic {
+    /// The node's own addresses, which are no pod's.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        std::iter::once(IpAddr::V4(self.address)).chain(self.address_v6.map(IpAddr::V6))
+    }
+
+    /// The address that the node speaks from to a pod's address.
+    pub fn own_address_for(&self, pod: IpAddr) -> Option<IpAddr> {
+        self.own_addresses().find(|own| own.is_ipv4() == pod.is_ipv4())
+    }
 }
 
 /// Why no NIC can be chosen.
@@ -103,7 +117,32 @@ fn with_mac<'l>(candidates: &[&'l Link], mac: Mac, report: &NicView, node: &Node
 
 fn nic(link: &Link, report: &NicView, node: &NodeView) -> Result<Nic, NicError> {
     let address = own_address(link, report, node).ok_or_else(|| NicError::NoAddress { name: link.name.clone() })?;
-    Ok(Nic { index: link.index, name: link.name.clone(), mtu: link.mtu, address })
+    let address_v6 = own_address_v6(link, report, node);
+    Ok(Nic { index: link.index, name: link.name.clone(), mtu: link.mtu, address, address_v6 })
+}
+
+/// The node's IPv6 address. Azure marks none as primary. It is the first that the source lists of those that are on the
+/// link: a careless cloud-init puts the others there too. Where the link has none of them yet, because DHCPv6 is slower
+/// than this program, it is the first that is listed, for pods must not get it; a list that an operator wrote for pods
+/// does not name it.
+fn own_address_v6(link: &Link, report: &NicView, node: &NodeView) -> Option<Ipv6Addr> {
+    let global = |address: &IpAddr| match address {
+        IpAddr::V6(v6) if !v6.is_unicast_link_local() => Some(*v6),
+        _ => None,
+    };
+    let on_link: Vec<Ipv6Addr> =
+        node.addresses.get(&link.index).into_iter().flatten().filter_map(|net| global(&net.addr())).collect();
+    let listed: Vec<Ipv6Addr> = report
+        .subnets
+        .iter()
+        .flat_map(|subnet| subnet.primaries.iter().chain(&subnet.secondaries))
+        .filter_map(global)
+        .collect();
+    let unlisted = || on_link.iter().find(|address| !listed.contains(address));
+    if report.mac.is_none() {
+        return unlisted().copied();
+    }
+    listed.iter().find(|address| on_link.contains(address)).or_else(unlisted).or(listed.first()).copied()
 }
 
 /// The node's address on a link: the one the source calls primary, or else the first that is not one of the pool's.
@@ -213,6 +252,36 @@ mod tests {
     fn a_nic_without_an_address_is_an_error() {
         let node = NodeView { addresses: [].into(), ..node() };
         assert_eq!(choose(&[report(Some(MAC))], &node, None), Err(NicError::NoAddress { name: "eth0".into() }));
+    }
+
+    #[test]
+    fn the_node_s_ipv6_address_is_the_first_listed_that_is_on_the_link() {
+        let listed = |mac: Option<&str>, addresses: &[&str]| {
+            let mut report = report(mac);
+            report.subnets.push(SubnetView {
+                prefix: "fd00::/64".parse().unwrap(),
+                primaries: vec![],
+                secondaries: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            });
+            report
+        };
+        let own = |report: NicView, on_link: &[&str]| {
+            let mut node = node();
+            let more = on_link.iter().map(|net| net.parse::<ipnet::IpNet>().unwrap());
+            node.addresses.get_mut(&2).unwrap().extend(more);
+            choose(&[report], &node, None).unwrap().0.address_v6.map(|address| address.to_string())
+        };
+        let pods = &["fd00::4", "fd00::5", "fd00::6"];
+        assert_eq!(own(listed(Some(MAC), pods), &["fe80::1/64", "fd00::4/128"]).as_deref(), Some("fd00::4"));
+        // cloud-init puts them on the NIC in any order.
+        assert_eq!(own(listed(Some(MAC), pods), &["fd00::6/128", "fd00::4/128"]).as_deref(), Some("fd00::4"));
+        assert_eq!(own(listed(Some(MAC), &["fd00::5"]), &["fd00::4/128"]).as_deref(), Some("fd00::4"));
+        // DHCPv6 has not answered yet.
+        assert_eq!(own(listed(Some(MAC), pods), &["fe80::1/64"]).as_deref(), Some("fd00::4"));
+        // An operator's list is for pods, all of it.
+        assert_eq!(own(listed(None, pods), &["fe80::1/64"]), None);
+        assert_eq!(own(listed(None, pods), &["fd00::6/128", "fd00::9/128"]).as_deref(), Some("fd00::9"));
+        assert_eq!(own(report(Some(MAC)), &["fe80::1/64"]), None);
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl<'c> Refill<'c> {
         if nic.index != self.node.nic.index {
             return Err(format!("the source means {} now, not {}", nic.name, self.node.nic.name));
         }
-        let (offered, _) = eligible(report, nic.index);
+        let (offered, _) = eligible(report, &nic);
         // Before an address of a further subnet can be lent.
         let subnets: Vec<IpNet> = report.subnets.iter().map(|subnet| subnet.prefix).collect();
         self.rules.cover(&subnets).map_err(|e| with_source(&e))?;

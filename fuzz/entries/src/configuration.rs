@@ -1,6 +1,5 @@
 //! The daemon's configuration.
 
-use std::net::IpAddr;
 use std::path::{Component, Path};
 use std::time::Duration;
 
@@ -26,11 +25,11 @@ pub fn configuration(data: &[u8]) -> bool {
     match &config.source {
         Source::Wireserver(source) => assert!(!source.host.is_empty()),
         Source::Static(StaticSource::File(path)) => assert!(path.is_absolute()),
-        Source::Static(StaticSource::List { subnet, addresses }) => {
+        Source::Static(StaticSource::List { subnets, addresses }) => {
             let mut offered = 0_u32;
             for address in addresses.iter().flat_map(|range| range.iter()) {
-                assert!(subnet.contains(&address), "{address} is not of {subnet}");
-                assert!(matches!(address, IpAddr::V4(_)));
+                let of = subnets.iter().filter(|subnet| subnet.contains(&address)).count();
+                assert_eq!(of, 1, "{address} is of {of} among {subnets:?}");
                 offered += 1;
             }
             assert!(offered <= 65_536);

@@ -1,8 +1,9 @@
 //! The wireserver's document, and what of it may become a pod's address.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use dotfour_ipamd::nic::Nic;
 use dotfour_ipamd::pool::{PoolAddress, eligible};
 use dotfour_ipamd::source::NicView;
 use dotfour_ipamd::source::wireserver::parse;
@@ -31,10 +32,25 @@ pub fn wireserver(data: &[u8]) -> bool {
 /// Nothing that is reserved, outside of its subnet or the node's own may be a pod's; and nothing is lost.
 pub(crate) fn only_pod_addresses(nic: &NicView) {
     const INDEX: u32 = 7;
-    let (pool, excluded) = eligible(nic, INDEX);
+    let own = |family: fn(&IpAddr) -> bool| nic.subnets.iter().flat_map(|s| &s.secondaries).copied().find(family);
+    let carrier = Nic {
+        index: INDEX,
+        name: "eth0".into(),
+        mtu: 1500,
+        address: match own(IpAddr::is_ipv4) {
+            Some(IpAddr::V4(v4)) => v4,
+            _ => Ipv4Addr::UNSPECIFIED,
+        },
+        address_v6: match own(IpAddr::is_ipv6) {
+            Some(IpAddr::V6(v6)) => Some(v6),
+            _ => None,
+        },
+    };
+    let (pool, excluded) = eligible(nic, &carrier);
     for PoolAddress { address, subnet, nic: index } in &pool {
         assert_eq!(*index, INDEX);
         assert!(usable(*subnet, *address), "{address} of {subnet} is not for pods");
+        assert!(carrier.own_addresses().all(|own| own != *address), "{address} is the NIC's own, and in the pool");
         for listed in &nic.subnets {
             assert!(!listed.primaries.contains(address), "{address} is the node's own, and in the pool");
         }
@@ -50,11 +66,16 @@ pub(crate) fn only_pod_addresses(nic: &NicView) {
     assert_eq!(offered, judged);
 }
 
-/// By plain arithmetic: the first four and the last address of a subnet are Azure's, and pods get IPv4 alone.
+/// By plain arithmetic: the first four and the last address of a subnet are Azure's.
 fn usable(subnet: IpNet, address: IpAddr) -> bool {
-    let (IpNet::V4(subnet), IpAddr::V4(address)) = (subnet, address) else { return false };
-    let size = 1_u64 << (32 - u32::from(subnet.prefix_len()));
-    let first = u64::from(subnet.addr().to_bits()) / size * size;
-    let address = u64::from(address.to_bits());
-    (first + 4..first + size - 1).contains(&address)
+    let (first, width, address) = match (subnet.addr(), address) {
+        (IpAddr::V4(first), IpAddr::V4(address)) => (first.to_bits().into(), 32, u128::from(address.to_bits())),
+        (IpAddr::V6(first), IpAddr::V6(address)) => (first.to_bits(), 128, address.to_bits()),
+        _ => return false,
+    };
+    // Bits that all addresses of the subnet share say nothing.
+    let mask = u128::MAX.checked_shr(128 - (width - u32::from(subnet.prefix_len()))).unwrap_or(0);
+    let within = first & !mask == address & !mask;
+    let (place, last) = (address & mask, mask);
+    within && place >= 4 && place < last
 }

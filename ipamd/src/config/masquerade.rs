@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::raw::absolute;
+use super::raw::{OneOrMany, absolute};
 use crate::rules::agent_files::aligned;
 
 /// The key `masquerade`.
@@ -39,14 +39,6 @@ pub(super) struct RawMasquerade {
     config_dir: Option<PathBuf>,
 }
 
-/// A list, or one without its brackets.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a CIDR or a list of them")]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
 impl RawMasquerade {
     pub(super) fn check(self) -> Result<Masquerade, String> {
         Ok(Masquerade {
@@ -58,11 +50,7 @@ impl RawMasquerade {
 }
 
 fn cidrs(key: &str, given: Option<OneOrMany>) -> Result<Vec<IpNet>, String> {
-    let texts = match given {
-        None => Vec::new(),
-        Some(OneOrMany::One(text)) => vec![text],
-        Some(OneOrMany::Many(texts)) => texts,
-    };
+    let texts = given.map(OneOrMany::texts).unwrap_or_default();
     texts.iter().map(|text| aligned(text).map_err(|reason| format!("{key}: {reason}"))).collect()
 }
 

@@ -1,6 +1,5 @@
 //! The configuration as it is written, and what it takes to be believed. Every default is here, with its reason.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use serde::Deserialize;
 
 use super::masquerade::RawMasquerade;
 use super::{AddressRange, Config, Metadata, MetricsTarget, Source, StaticSource, WireserverSource};
-use crate::pool::Rest;
+use crate::pool::{Families, Rest};
 
 /// The default place of the daemon's state. It is a tmpfs, so that it dies with a reboot as pods do.
 const DEFAULT_STATE_DIR: &str = "/run/dotfour";
@@ -44,6 +43,7 @@ pub(super) struct Raw {
     cooldown_floor: Option<String>,
     reclaim_nic_addresses: Option<bool>,
     max_pods: Option<u16>,
+    ip_families: Option<Vec<IpFamily>>,
     source: RawSource,
     masquerade: Option<RawMasquerade>,
     metadata: Option<Metadata>,
@@ -58,6 +58,30 @@ enum Mode {
     Kubenet,
 }
 
+/// As Kubernetes writes them (`ipFamilies` of a Service).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum IpFamily {
+    IPv4,
+    IPv6,
+}
+
+/// A list, or one without its brackets.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a CIDR or a list of them")]
+pub(super) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    pub(super) fn texts(self) -> Vec<String> {
+        match self {
+            OneOrMany::One(text) => vec![text],
+            OneOrMany::Many(texts) => texts,
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RawSource {
@@ -65,7 +89,8 @@ struct RawSource {
     url: Option<String>,
     timeout: Option<String>,
     refresh: Option<String>,
-    subnet: Option<IpNet>,
+    #[serde(alias = "subnets")]
+    subnet: Option<OneOrMany>,
     addresses: Option<Vec<String>>,
     file: Option<PathBuf>,
 }
@@ -104,6 +129,7 @@ impl Raw {
             spool_dir,
             reclaim_nic_addresses: self.reclaim_nic_addresses.unwrap_or(false),
             max_pods,
+            ip_families: self.ip_families.as_deref().map(families).transpose()?,
             refresh: refresh(self.source.refresh.as_deref())?,
             source: self.source.check()?,
             masquerade: self.masquerade.unwrap_or_default().check()?,
@@ -143,47 +169,66 @@ impl RawSource {
 }
 
 fn static_source(
-    subnet: Option<IpNet>,
+    subnet: Option<OneOrMany>,
     addresses: Option<Vec<String>>,
     file: Option<PathBuf>,
 ) -> Result<StaticSource, String> {
     match (subnet, addresses, file) {
         (None, None, Some(file)) => Ok(StaticSource::File(absolute("source.file", file)?)),
-        (Some(subnet), Some(texts), None) => {
-            if subnet.trunc() != subnet {
-                return Err(format!("source.subnet: {subnet} has host bits set; the network is {}", subnet.trunc()));
+        (Some(subnets), Some(texts), None) => {
+            let subnets = subnets.texts().iter().map(|text| subnet_of_list(text)).collect::<Result<Vec<_>, _>>()?;
+            if let Some((one, other)) = overlap(&subnets) {
+                return Err(format!("source.subnet: {one} and {other} overlap"));
             }
-            let addresses = texts.iter().map(|text| range(text)).collect::<Result<Vec<_>, _>>()?;
-            let offered: u64 = addresses.iter().map(|range| range.len()).sum();
+            let read = |text: &String| text.parse::<AddressRange>().map_err(|e| format!("source.addresses: {e}"));
+            let addresses = texts.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+            let offered = addresses.iter().fold(0_u128, |sum, range| sum.saturating_add(range.count()));
             if offered > MOST_ADDRESSES {
                 return Err(format!(
                     "source.addresses: {offered} addresses are more than a VNet holds ({MOST_ADDRESSES})"
                 ));
             }
-            for address in addresses.iter().flat_map(|range| [range.first, range.last]) {
-                if !subnet.contains(&IpAddr::from(address)) {
-                    return Err(format!("source.addresses: {address} is outside source.subnet {subnet}"));
+            for range in &addresses {
+                // A range that begins in one subnet and ends in another has strangers between.
+                let (first, last) = (range.first(), range.last());
+                if !subnets.iter().any(|subnet| subnet.contains(&first) && subnet.contains(&last)) {
+                    let outside = if subnets.iter().any(|subnet| subnet.contains(&first)) { last } else { first };
+                    let subnets: Vec<String> = subnets.iter().map(IpNet::to_string).collect();
+                    return Err(format!("source.addresses: {outside} is outside source.subnet {}", subnets.join(", ")));
                 }
             }
-            Ok(StaticSource::List { subnet, addresses })
+            Ok(StaticSource::List { subnets, addresses })
         }
         _ => Err("source: kind static needs either subnet and addresses, or file".into()),
     }
 }
 
 /// Azure's limit of private addresses in one VNet.
-const MOST_ADDRESSES: u64 = 65_536;
+const MOST_ADDRESSES: u128 = 65_536;
 
-fn range(text: &str) -> Result<AddressRange, String> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let read = |part: &str| part.trim().parse::<Ipv4Addr>();
-    match (read(first), read(last)) {
-        (Ok(first), Ok(last)) if first <= last => Ok(AddressRange { first, last }),
-        (Ok(_), Ok(_)) => Err(format!("source.addresses: the range {text:?} ends before it begins")),
-        _ => Err(format!(
-            "source.addresses: {text:?} is neither an IPv4 address nor a range such as 10.240.4.4-10.240.4.34"
-        )),
+fn subnet_of_list(text: &str) -> Result<IpNet, String> {
+    let subnet: IpNet = text
+        .parse()
+        .map_err(|_| format!("source.subnet: {text:?} is not a network in CIDR form, such as 10.240.0.0/16"))?;
+    if subnet.trunc() == subnet {
+        Ok(subnet)
+    } else {
+        Err(format!("source.subnet: {subnet} has host bits set; the network is {}", subnet.trunc()))
     }
+}
+
+fn overlap(subnets: &[IpNet]) -> Option<(IpNet, IpNet)> {
+    let pairs =
+        subnets.iter().enumerate().flat_map(|(i, one)| subnets.iter().skip(i + 1).map(move |other| (*one, *other)));
+    pairs.into_iter().find(|(one, other)| one.contains(other) || other.contains(one))
+}
+
+fn families(listed: &[IpFamily]) -> Result<Families, String> {
+    let families = Families { v4: listed.contains(&IpFamily::IPv4), v6: listed.contains(&IpFamily::IPv6) };
+    if listed.is_empty() {
+        return Err("ipFamilies: a pod needs an address; list IPv4, IPv6 or both".into());
+    }
+    Ok(families)
 }
 
 pub(super) fn absolute(key: &str, path: PathBuf) -> Result<PathBuf, String> {

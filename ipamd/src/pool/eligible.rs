@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::nic::Nic;
 use crate::source::NicView;
 
 /// An address a pod may have.
@@ -29,29 +30,30 @@ pub struct Exclusion {
 /// Why an address does not enter the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExclusionReason {
-    /// The source says that it is the NIC's own.
+    /// It is the NIC's own: the source says so, or it is the one the NIC has.
     Primary,
     /// Azure keeps the first four and the last address of every subnet.
     AzureReserved,
     /// It is not in the subnet it was listed under.
     OutsideSubnet,
-    /// Pods get IPv4 addresses only.
-    Ipv6,
 }
 
-/// Splits the addresses of a NIC, whose interface index is `index`, into those pods may have, in ascending order and without repeats, and the rest.
-pub fn eligible(nic: &NicView, index: u32) -> (Vec<PoolAddress>, Vec<Exclusion>) {
+/// Splits the addresses that a report has of a NIC into those pods may have, in ascending order and without repeats, and
+/// the rest.
+pub fn eligible(report: &NicView, nic: &Nic) -> (Vec<PoolAddress>, Vec<Exclusion>) {
     let mut pool = Vec::new();
     let mut excluded = Vec::new();
-    // Of every subnet: whatever a document says elsewhere, the node's own address is no pod's.
-    let primaries: Vec<IpAddr> = nic.subnets.iter().flat_map(|subnet| &subnet.primaries).copied().collect();
-    for subnet in &nic.subnets {
+    // Of every subnet: whatever a document says elsewhere, the node's own address is no pod's. The IPv6 one is not marked
+    // in Azure's documents.
+    let marked = report.subnets.iter().flat_map(|subnet| &subnet.primaries).copied();
+    let primaries: Vec<IpAddr> = marked.chain(nic.own_addresses()).collect();
+    for subnet in &report.subnets {
         for &address in &subnet.primaries {
             excluded.push(Exclusion { address, reason: ExclusionReason::Primary });
         }
         for &address in &subnet.secondaries {
             match exclusion(subnet.prefix, address, &primaries) {
-                None => pool.push(PoolAddress { address, subnet: subnet.prefix, nic: index }),
+                None => pool.push(PoolAddress { address, subnet: subnet.prefix, nic: nic.index }),
                 Some(reason) => excluded.push(Exclusion { address, reason }),
             }
         }
@@ -62,9 +64,7 @@ pub fn eligible(nic: &NicView, index: u32) -> (Vec<PoolAddress>, Vec<Exclusion>)
 }
 
 fn exclusion(subnet: IpNet, address: IpAddr, primaries: &[IpAddr]) -> Option<ExclusionReason> {
-    if address.is_ipv6() {
-        Some(ExclusionReason::Ipv6)
-    } else if !subnet.contains(&address) {
+    if !subnet.contains(&address) {
         Some(ExclusionReason::OutsideSubnet)
     } else if primaries.contains(&address) {
         Some(ExclusionReason::Primary)
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use crate::source::SubnetView;
 
-    fn nic(prefix: &str, primaries: &[&str], secondaries: &[&str]) -> NicView {
+    fn report(prefix: &str, primaries: &[&str], secondaries: &[&str]) -> NicView {
         let parse = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect();
         NicView {
             mac: None,
@@ -105,43 +105,66 @@ mod tests {
         }
     }
 
-    fn addresses(nic: &NicView) -> Vec<String> {
-        eligible(nic, 2).0.iter().map(|candidate| candidate.address.to_string()).collect()
+    fn nic() -> Nic {
+        Nic {
+            index: 2,
+            name: "eth0".into(),
+            mtu: 1500,
+            address: "10.240.0.4".parse().unwrap(),
+            address_v6: Some("fd00::4".parse().unwrap()),
+        }
+    }
+
+    fn addresses(report: &NicView) -> Vec<String> {
+        eligible(report, &nic()).0.iter().map(|candidate| candidate.address.to_string()).collect()
     }
 
     #[test]
     fn the_first_four_and_the_last_of_a_subnet_stay_out() {
         let offered = ["10.0.0.64", "10.0.0.65", "10.0.0.66", "10.0.0.67", "10.0.0.68", "10.0.0.126", "10.0.0.127"];
-        let nic = nic("10.0.0.64/26", &[], &offered);
-        assert_eq!(addresses(&nic), ["10.0.0.68", "10.0.0.126"]);
-        assert!(eligible(&nic, 2).1.iter().all(|e| e.reason == ExclusionReason::AzureReserved));
+        let report = report("10.0.0.64/26", &[], &offered);
+        assert_eq!(addresses(&report), ["10.0.0.68", "10.0.0.126"]);
+        assert!(eligible(&report, &nic()).1.iter().all(|e| e.reason == ExclusionReason::AzureReserved));
     }
 
     #[test]
     fn a_zero_in_the_middle_of_a_wide_subnet_is_usable() {
         assert_eq!(
-            addresses(&nic("10.240.0.0/16", &[], &["10.240.1.0", "10.240.0.255"])),
+            addresses(&report("10.240.0.0/16", &[], &["10.240.1.0", "10.240.0.255"])),
             ["10.240.0.255", "10.240.1.0"]
         );
     }
 
     #[test]
     fn the_nic_s_own_address_stays_out_even_if_listed_twice() {
-        let nic = nic("10.240.0.0/16", &["10.240.0.4"], &["10.240.0.4", "10.240.0.5", "10.240.0.5"]);
-        assert_eq!(addresses(&nic), ["10.240.0.5"]);
+        let report = report("10.240.0.0/16", &["10.240.0.9"], &["10.240.0.9", "10.240.0.5", "10.240.0.5"]);
+        assert_eq!(addresses(&report), ["10.240.0.5"]);
     }
 
     #[test]
-    fn strangers_to_the_subnet_and_the_other_family_stay_out() {
-        let nic = nic("10.240.0.0/16", &[], &["10.241.0.9", "fd00::9", "10.240.0.9"]);
-        assert_eq!(addresses(&nic), ["10.240.0.9"]);
-        let reasons: Vec<_> = eligible(&nic, 2).1.iter().map(|e| e.reason).collect();
-        assert_eq!(reasons, [ExclusionReason::OutsideSubnet, ExclusionReason::Ipv6]);
+    fn the_addresses_that_the_nic_has_stay_out_though_no_document_marks_them() {
+        assert_eq!(addresses(&report("10.240.0.0/16", &[], &["10.240.0.4", "10.240.0.5"])), ["10.240.0.5"]);
+        assert_eq!(addresses(&report("fd00::/64", &[], &["fd00::4", "fd00::5"])), ["fd00::5"]);
+    }
+
+    #[test]
+    fn strangers_to_the_subnet_stay_out_of_either_family() {
+        let report = report("10.240.0.0/16", &[], &["10.241.0.9", "fd00::9", "10.240.0.9"]);
+        assert_eq!(addresses(&report), ["10.240.0.9"]);
+        let reasons: Vec<_> = eligible(&report, &nic()).1.iter().map(|e| e.reason).collect();
+        assert_eq!(reasons, [ExclusionReason::OutsideSubnet, ExclusionReason::OutsideSubnet]);
+    }
+
+    #[test]
+    fn azure_keeps_as_much_of_an_ipv6_subnet() {
+        let offered =
+            ["fd00::", "fd00::1", "fd00::3", "fd00::5", "fd00::ffff:ffff:ffff:fffe", "fd00::ffff:ffff:ffff:ffff"];
+        assert_eq!(addresses(&report("fd00::/64", &[], &offered)), ["fd00::5", "fd00::ffff:ffff:ffff:fffe"]);
     }
 
     #[test]
     fn addresses_come_in_numeric_order() {
-        let nic = nic("10.240.0.0/16", &[], &["10.240.0.100", "10.240.0.20", "10.240.0.3", "10.240.0.4"]);
-        assert_eq!(addresses(&nic), ["10.240.0.4", "10.240.0.20", "10.240.0.100"]);
+        let report = report("10.240.0.0/16", &[], &["10.240.0.100", "10.240.0.20", "10.240.0.3", "10.240.0.6"]);
+        assert_eq!(addresses(&report), ["10.240.0.6", "10.240.0.20", "10.240.0.100"]);
     }
 }

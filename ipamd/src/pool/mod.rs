@@ -339,15 +339,19 @@ impl Pool {
     }
 
     fn choose_asked(&self, wish: &Wish<'_>) -> Result<[Option<usize>; 2], Assignment> {
-        let mut slots = [None, None];
-        for (place, address) in slots.iter_mut().zip(wish.asked.iter()) {
+        let (mut v4, mut v6, mut on) = (None, None, None);
+        for address in wish.asked.iter() {
             let slot = *self.by_address.get(&address).ok_or(Assignment::AskedUnknown(address))?;
-            match self.slots.get(slot).map(|entry| &entry.state) {
-                Some(State::Free) => *place = Some(slot),
+            match self.slots.get(slot) {
+                Some(Entry { state: State::Free, group, .. }) => on = self.groups.get(*group),
                 _ => return Err(Assignment::AskedTaken(address)),
             }
+            *if address.is_ipv4() { &mut v4 } else { &mut v6 } = Some(slot);
         }
-        Ok(slots)
+        let families = Families { v4: wish.families.v4 || v4.is_some(), v6: wish.families.v6 || v6.is_some() };
+        let v4 = v4.or_else(|| on.and_then(|group| group.v4.head()));
+        let v6 = v6.or_else(|| on.and_then(|group| group.v6.head()));
+        pair(families, v4, v6).ok_or_else(|| Assignment::Exhausted(self.counts()))
     }
 
     /// With nothing free, the addresses that have rested longest, if that is longer than the floor. A walk, but only

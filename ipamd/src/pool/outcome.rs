@@ -1,5 +1,6 @@
 //! What is asked of the pool, and what comes of it. Outcomes have names: a caller must see each of them.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -22,6 +23,25 @@ impl Families {
     pub const V4: Families = Families { v4: true, v6: false };
     /// Both.
     pub const DUAL: Families = Families { v4: true, v6: true };
+
+    /// Those that there is an address of among these.
+    pub fn of(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        addresses.into_iter().fold(Families { v4: false, v6: false }, |families, address| Families {
+            v4: families.v4 || address.is_ipv4(),
+            v6: families.v6 || address.is_ipv6(),
+        })
+    }
+}
+
+impl fmt::Display for Families {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.v4, self.v6) {
+            (true, true) => "IPv4 and IPv6",
+            (true, false) => "IPv4",
+            (false, true) => "IPv6",
+            (false, false) => "no family",
+        })
+    }
 }
 
 /// What an ADD asks of the pool.
@@ -33,7 +53,8 @@ pub struct Wish<'a> {
     pub pod: Option<PodName>,
     /// Which families; all of them are assigned, or none.
     pub families: Families,
-    /// Addresses that it must be, instead of whichever have been free longest.
+    /// Addresses that it must be, instead of whichever have been free longest. Of a family that is not asked for, it gets
+    /// any of the same NIC.
     pub asked: PodAddresses,
     /// When the ADD was started.
     pub started: Moment,

@@ -219,8 +219,16 @@ fn content(
     nic: &Nic,
     pods: &[IpNet],
 ) -> (Content, Vec<String>) {
-    let inputs =
-        Inputs { masquerade, metadata, agent, nic: &nic.name, node: nic.address, azure_pods: pods, kubenet_pods: &[] };
+    let inputs = Inputs {
+        masquerade,
+        metadata,
+        agent,
+        nic: &nic.name,
+        node: nic.address,
+        node_v6: nic.address_v6,
+        azure_pods: pods,
+        kubenet_pods: &[],
+    };
     let planned = plan(&inputs);
     (Content::of(&planned.plan), planned.warnings)
 }

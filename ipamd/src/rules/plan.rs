@@ -1,7 +1,7 @@
 //! What the rules are to be: from configuration, files and addresses to a plan. Pure; [`super::table`] writes it in
 //! nftables' words.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -34,6 +34,8 @@ pub struct Inputs<'i> {
     pub nic: &'i str,
     /// The NIC's primary address.
     pub node: Ipv4Addr,
+    /// The node's own IPv6 address, where it has one.
+    pub node_v6: Option<Ipv6Addr>,
     /// The networks that azure mode's pods have their addresses from.
     pub azure_pods: &'i [IpNet],
     /// The networks that kubenet mode's pods have their addresses from.
@@ -47,6 +49,8 @@ pub struct Plan {
     pub nic: String,
     /// The NIC's primary address, which is what the world sees.
     pub node: Ipv4Addr,
+    /// The node's own IPv6 address, where it has one.
+    pub node_v6: Option<Ipv6Addr>,
     /// Whether pods may reach the metadata service.
     pub metadata: Metadata,
     /// Pods by their addresses, each group with its own exceptions.
@@ -75,7 +79,7 @@ pub struct Planned {
 
 /// Plans the rules. The same inputs, in whatever order, make the same plan.
 pub fn plan(inputs: &Inputs<'_>) -> Planned {
-    let Inputs { masquerade, metadata, agent, nic, node, azure_pods, kubenet_pods } = *inputs;
+    let Inputs { masquerade, metadata, agent, nic, node, node_v6, azure_pods, kubenet_pods } = *inputs;
     let mut warnings = Vec::new();
     let mut common = agent.map(|agent| agent.cidrs.iter().copied().collect()).unwrap_or_default();
     let nothing_said = agent.is_none() && masquerade.vnet_cidrs.is_empty() && masquerade.cluster_cidrs.is_empty();
@@ -117,7 +121,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Planned {
         },
     ];
     let groups = groups.into_iter().filter(|group| !group.pods.is_empty()).collect();
-    Planned { plan: Plan { nic: nic.to_owned(), node, metadata, groups }, warnings }
+    Planned { plan: Plan { nic: nic.to_owned(), node, node_v6, metadata, groups }, warnings }
 }
 
 /// Disjoint and in order: nftables refuses a set whose intervals overlap.
@@ -146,6 +150,7 @@ mod tests {
             agent,
             nic: "eth0",
             node: Ipv4Addr::new(10, 240, 0, 4),
+            node_v6: None,
             azure_pods: &nets(&["10.240.0.0/16"]),
             kubenet_pods: &nets(&["10.244.3.0/24"]),
         })
@@ -229,6 +234,7 @@ mod tests {
             agent: None,
             nic: "eth0",
             node: Ipv4Addr::new(10, 240, 0, 4),
+            node_v6: None,
             azure_pods: &nets(&["10.240.0.0/16"]),
             kubenet_pods: &[],
         };

@@ -130,20 +130,24 @@ impl Content {
     fn take_node_address(&mut self, plan: &Plan) {
         let flags = || Some(HashSet::from([NATFlag::FullyRandom]));
         // Not masquerade: that would take the first address the NIC happens to have, which cloud-init may have made a pod's.
-        self.rule(
-            "node",
-            "as the NIC's primary address",
-            vec![
-                equals(meta(MetaKey::Nfproto), text("ipv4")),
-                equals(meta(MetaKey::Oifname), text(plan.nic.clone())),
-                Statement::SNAT(Some(NAT {
-                    addr: Some(text(plan.node.to_string())),
-                    family: Some(NATFamily::IP),
-                    port: None,
-                    flags: flags(),
-                })),
-            ],
-        );
+        let v6 = plan.node_v6.map(|node| ("ipv6", "as the node's own IPv6 address", NATFamily::IP6, node.to_string()));
+        let v4 = ("ipv4", "as the NIC's primary address", NATFamily::IP, plan.node.to_string());
+        for (protocol, comment, family, address) in [v4].into_iter().chain(v6) {
+            self.rule(
+                "node",
+                comment,
+                vec![
+                    equals(meta(MetaKey::Nfproto), text(protocol)),
+                    equals(meta(MetaKey::Oifname), text(plan.nic.clone())),
+                    Statement::SNAT(Some(NAT {
+                        addr: Some(text(address)),
+                        family: Some(family),
+                        port: None,
+                        flags: flags(),
+                    })),
+                ],
+            );
+        }
         self.rule(
             "node",
             "as the address of the way out",

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::interfaces::{self, RawInterface, RawSubnet};
@@ -11,8 +12,8 @@ use crate::config::StaticSource;
 /// A source that asks nobody. The file is read again for every report, so an edit is noticed at the next refresh.
 #[derive(Debug)]
 pub enum StaticList {
-    /// Listed in the configuration.
-    Inline(SubnetView),
+    /// Listed in the configuration, by subnet.
+    Inline(Vec<SubnetView>),
     /// Listed in a file.
     File(PathBuf),
 }
@@ -21,20 +22,25 @@ impl StaticList {
     /// The source for a checked configuration.
     pub fn new(config: &StaticSource) -> Self {
         match config {
-            StaticSource::List { subnet, addresses } => StaticList::Inline(SubnetView {
-                prefix: *subnet,
-                primaries: Vec::new(),
-                secondaries: addresses.iter().flat_map(|range| range.iter()).collect(),
-            }),
+            StaticSource::List { subnets, addresses } => {
+                let subnet = |prefix: &IpNet| SubnetView {
+                    prefix: *prefix,
+                    primaries: Vec::new(),
+                    secondaries: addresses
+                        .iter()
+                        .filter(|range| prefix.contains(&range.first()))
+                        .flat_map(|range| range.iter())
+                        .collect(),
+                };
+                StaticList::Inline(subnets.iter().map(subnet).collect())
+            }
             StaticSource::File(path) => StaticList::File(path.clone()),
         }
     }
 
     pub(super) fn report(&self) -> Result<Vec<NicView>, SourceError> {
         match self {
-            StaticList::Inline(subnet) => {
-                Ok(vec![NicView { mac: None, is_primary: true, subnets: vec![subnet.clone()] }])
-            }
+            StaticList::Inline(subnets) => Ok(vec![NicView { mac: None, is_primary: true, subnets: subnets.clone() }]),
             StaticList::File(path) => {
                 let origin = path.display().to_string();
                 let text = std::fs::read(path).map_err(|source| SourceError::File { path: origin.clone(), source })?;

@@ -12,9 +12,9 @@ use super::{Node, Reason, now, tell};
 use crate::caller::Caller;
 use crate::errors::AddError;
 use crate::metrics::Phase;
-use crate::pool::{Assignment, Families, Lease, PodAddresses, Wish};
+use crate::pool::{Assignment, Lease, PodAddresses, Wish};
 use crate::wiring::Wirer;
-use crate::wiring::names::{GATEWAY, HOST_MAC};
+use crate::wiring::names::{HOST_MAC, gateway_for};
 use crate::wiring::shape::{End, pod_end};
 
 /// An ADD that succeeded.
@@ -70,7 +70,7 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
     let begun = Instant::now();
 
     let asked: PodAddresses = add.asked.into_iter().collect();
-    let wish = Wish { key: &key, pod: pod.clone(), families: Families::V4, asked, started };
+    let wish = Wish { key: &key, pod: pod.clone(), families: node.families, asked, started };
     let (assignment, ticket) = node.ledger.assign(wish, now());
     let addresses = match assignment {
         Assignment::New(addresses) => addresses,
@@ -129,7 +129,11 @@ fn attachment(host_ifname: String, pod: End) -> Attachment {
         host_mac: HOST_MAC.to_string(),
         pod_mac: pod.mac.to_string(),
         mtu: pod.mtu,
-        addresses: pod.addresses.into_iter().map(|address| PodAddress { address, gateway: GATEWAY }).collect(),
+        addresses: pod
+            .addresses
+            .into_iter()
+            .map(|net| PodAddress { address: net, gateway: gateway_for(net.addr()) })
+            .collect(),
         routes: pod.routes.into_iter().map(|route| Route { dst: route.destination, gw: route.gateway }).collect(),
     }
 }

@@ -19,7 +19,7 @@ use crate::caller::{Caller, Question};
 use crate::lease::Ledger;
 use crate::metrics::Metrics;
 use crate::nic::Nic;
-use crate::pool::{HostLink, Moment, PodAddresses};
+use crate::pool::{Families, HostLink, Moment, PodAddresses};
 use crate::wiring::names::host_link;
 use crate::wiring::tag::Tag;
 use crate::wiring::{Janitor, PodPlan, Wirer};
@@ -38,6 +38,8 @@ pub struct Node {
     collected: AtomicU64,
     /// The NIC the pods' addresses belong to.
     pub nic: Nic,
+    /// The families that every pod gets an address of.
+    pub families: Families,
     /// The networks that are served; all where empty.
     pub networks: Vec<String>,
     /// The source's name, for the status.
@@ -55,13 +57,14 @@ impl Node {
     pub fn new(
         ledger: Ledger,
         nic: Nic,
+        families: Families,
         networks: Vec<String>,
         source: &'static str,
         janitor: Janitor,
         metrics: Metrics,
     ) -> Arc<Self> {
         let (gate, collected) = (Gate::default(), AtomicU64::new(0));
-        Arc::new(Node { ledger, gate, collected, nic, networks, source, janitor, metrics, started: now() })
+        Arc::new(Node { ledger, gate, collected, nic, families, networks, source, janitor, metrics, started: now() })
     }
 
     /// How many leases were collected without a DEL since the start.
@@ -70,13 +73,8 @@ impl Node {
     }
 
     /// What a pod with these addresses is to get.
-    fn plan(&self, key: &AttachmentKey, pod: Option<&PodName>, addresses: PodAddresses) -> PodPlan {
-        PodPlan {
-            tag: Tag { key: key.clone(), addresses },
-            host_link: host_link(key, pod),
-            mtu: self.nic.mtu,
-            node_address: self.nic.address.into(),
-        }
+    fn plan(&self, key: &AttachmentKey, pod: Option<&PodName>, addresses: PodAddresses) -> PodPlan<'_> {
+        PodPlan { tag: Tag { key: key.clone(), addresses }, host_link: host_link(key, pod), nic: &self.nic }
     }
 
     /// Ends the attachment that was made by an ADD started before `at`. Repeating it does no harm.

@@ -27,7 +27,7 @@ pub enum CheckError {
 impl Wirer {
     /// Compares all that ADD makes of `plan`, whose link on the node is `link` by now, with what is there. It changes
     /// nothing, and takes dumps: not for a pod's path.
-    pub fn check(&mut self, plan: &PodPlan, link: &HostLink, netns: BorrowedFd<'_>) -> Result<(), CheckError> {
+    pub fn check(&mut self, plan: &PodPlan<'_>, link: &HostLink, netns: BorrowedFd<'_>) -> Result<(), CheckError> {
         let mut inside = open_socket_in(netns, &self.home).map_err(CheckError::NotANamespace)?;
         let (name, index) = (link.name.clone(), link.index);
         let node =

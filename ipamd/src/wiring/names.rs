@@ -23,6 +23,14 @@ pub const HOST_MAC: Mac = Mac([0xaa; 6]);
 /// The pod's IPv4 gateway: a link-local address that nobody has; the permanent neighbour entry makes it answer.
 pub const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
 
+/// The pod's IPv6 gateway, likewise: the address that Azure's own IPv6 gateway has.
+pub const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0x1234, 0x5678, 0x9abc));
+
+/// The gateway that a pod reaches the world by from this address of its.
+pub const fn gateway_for(address: IpAddr) -> IpAddr {
+    if address.is_ipv4() { GATEWAY } else { GATEWAY_V6 }
+}
+
 /// The groups that condemned links are put in, sixteen links or so in each. An unlikely range: deleting a group takes
 /// strangers' links as well.
 pub const CONDEMNED_GROUPS: std::ops::RangeInclusive<u32> = 0x4444_0000..=0x4444_ffff;

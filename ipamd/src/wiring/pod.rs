@@ -1,6 +1,5 @@
 //! Wiring one pod: a batch in the node's namespace, a batch in the pod's, and the way back.
 
-use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,19 +18,18 @@ use super::names::{CONDEMNED_GROUPS, LINK_INDICES, condemned_link, keyed_host_li
 use super::shape::{End, host_route, node_end, pod_end};
 use super::tag::Tag;
 use crate::metrics::{Phase, Phases};
+use crate::nic::Nic;
 use crate::pool::{HostLink, PodAddresses};
 
 /// What a pod is to get.
 #[derive(Debug, Clone)]
-pub struct PodPlan {
+pub struct PodPlan<'n> {
     /// Whose attachment it is, and its addresses: what the host link's alias will say.
     pub tag: Tag,
     /// The name its host link should have.
     pub host_link: String,
-    /// MTU of both links, in bytes.
-    pub mtu: u32,
-    /// The node's address, which the node's own packets to the pod carry.
-    pub node_address: IpAddr,
+    /// The NIC: both links get its MTU, and the node's own packets to the pod its address.
+    pub nic: &'n Nic,
 }
 
 /// A wired pod.
@@ -67,6 +65,9 @@ pub enum WireError {
         /// The interface's name.
         ifname: String,
     },
+    /// The pod's namespace has IPv6 turned off, and it cannot be turned on.
+    #[error("IPv6 is turned off in the pod's network namespace, and cannot be turned on")]
+    Ipv6Disabled(#[source] std::io::Error),
     /// The kernel refused a step.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -75,6 +76,7 @@ pub enum WireError {
 /// How often an ADD may find a name or an index taken before it gives up.
 const ATTEMPTS: u32 = 4;
 
+const GIVE_ADDRESS: &str = "give the pod its address";
 const CREATE: &str = "create the pod's veth pair";
 
 /// Wires and unwires pods. Each verb thread has its own, with sockets kept open.
@@ -114,7 +116,24 @@ impl Wirer {
     /// On any error everything that was made is gone again.
     pub fn wire(
         &mut self,
-        plan: &PodPlan,
+        plan: &PodPlan<'_>,
+        netns: BorrowedFd<'_>,
+        phases: &Phases,
+        mut renamed: impl FnMut(&AttachmentKey, HostLink),
+    ) -> Result<Wired, WireError> {
+        match self.try_wire(plan, netns, phases, &mut renamed) {
+            // Some runtimes turn IPv6 off in every new namespace, and leave it to the network plugin to turn it on.
+            Err(WireError::Kernel(KernelError::Refused { step: GIVE_ADDRESS, errno: Errno::ACCESS })) => {
+                enable_ipv6(netns).map_err(WireError::Ipv6Disabled)?;
+                self.try_wire(plan, netns, phases, &mut renamed)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn try_wire(
+        &mut self,
+        plan: &PodPlan<'_>,
         netns: BorrowedFd<'_>,
         phases: &Phases,
         mut renamed: impl FnMut(&AttachmentKey, HostLink),
@@ -211,7 +230,7 @@ impl Wirer {
 
     /// Removes what a failed attempt may have left. A batch is no transaction: if the index was a stranger's, route and
     /// neighbour went onto the stranger's link, and nothing else of that link may be touched.
-    fn undo(&mut self, plan: &PodPlan, near: &End) {
+    fn undo(&mut self, plan: &PodPlan<'_>, near: &End) {
         let index = near.index;
         match self.node.link(LinkId::Index(index)) {
             Ok(None) => {}
@@ -295,6 +314,12 @@ impl Wirer {
     }
 }
 
+/// Lets the links of a pod's namespace have IPv6 addresses.
+fn enable_ipv6(netns: BorrowedFd<'_>) -> std::io::Result<()> {
+    let write = |links: &str| std::fs::write(format!("/proc/sys/net/ipv6/conf/{links}/disable_ipv6"), "0");
+    Netns::from(netns.try_clone_to_owned()?).run(|| write("all").and_then(|()| write("default")))?
+}
+
 /// Renames a link that carries no traffic. Older kernels want it down for that.
 fn rename(socket: &mut Socket, index: u32, name: &str) -> Result<(), KernelError> {
     let mut batch = Batch::new();
@@ -345,7 +370,11 @@ fn pod_batch(far: &End) -> Batch {
     let mut batch = Batch::new();
     batch.change_link("set the pod's interface up", LinkId::Index(far.index), &up);
     for address in &far.addresses {
-        batch.add_address("give the pod its address", far.index, *address, PrefixRoute::Omit);
+        batch.add_address(GIVE_ADDRESS, far.index, *address, PrefixRoute::Omit);
+        if address.addr().is_ipv6() {
+            batch.add_local_route("make the pod's address local at once", far.index, address.addr());
+            batch.tolerate(Errno::EXIST);
+        }
     }
     for route in &far.routes {
         let step =

@@ -10,7 +10,7 @@ use dotfour_datapath::neighbour::Neighbour;
 use dotfour_datapath::route::Route;
 use ipnet::IpNet;
 
-use super::names::{CONDEMNED_GROUPS, GATEWAY, HOST_MAC, ROUTE_PROTOCOL, pod_mac};
+use super::names::{CONDEMNED_GROUPS, HOST_MAC, ROUTE_PROTOCOL, gateway_for, pod_mac};
 use super::pod::PodPlan;
 
 /// One end of a pod's pair, with all that is on it.
@@ -35,23 +35,23 @@ pub struct End {
 }
 
 /// The node's end of a pod's pair, under the name it has: the route to the pod, and the pod's neighbour entry.
-pub fn node_end(plan: &PodPlan, name: String, index: u32) -> End {
+pub fn node_end(plan: &PodPlan<'_>, name: String, index: u32) -> End {
     let mac = pod_mac(plan.tag.addresses);
-    let source = |address: IpAddr| Some(plan.node_address).filter(|node| node.is_ipv4() == address.is_ipv4());
+    let route = |address| host_route(address, index, plan.nic.own_address_for(address));
     End {
         name,
         index,
         mac: HOST_MAC,
-        mtu: plan.mtu,
+        mtu: plan.nic.mtu,
         alias: plan.tag.to_alias(),
         addresses: Vec::new(),
-        routes: plan.tag.addresses.iter().map(|address| host_route(address, index, source(address))).collect(),
+        routes: plan.tag.addresses.iter().map(route).collect(),
         neighbours: plan.tag.addresses.iter().map(|address| (address, mac)).collect(),
     }
 }
 
-/// The pod's end: its address, and its way out.
-pub fn pod_end(plan: &PodPlan, index: u32) -> End {
+/// The pod's end: its addresses, and its way out by each of them.
+pub fn pod_end(plan: &PodPlan<'_>, index: u32) -> End {
     let route = |destination, gateway| Route {
         destination,
         gateway,
@@ -59,17 +59,28 @@ pub fn pod_end(plan: &PodPlan, index: u32) -> End {
         preferred_source: None,
         protocol: ROUTE_PROTOCOL,
     };
-    let everywhere = IpNet::V4(ipnet::Ipv4Net::default());
+    // In this order: the second needs the first.
+    let way_out = |address: IpAddr| {
+        let gateway = gateway_for(address);
+        [route(gateway.into(), None), route(everywhere(address), Some(gateway))]
+    };
     End {
         name: plan.tag.key.ifname.clone(),
         index,
         mac: pod_mac(plan.tag.addresses),
-        mtu: plan.mtu,
+        mtu: plan.nic.mtu,
         alias: None,
         addresses: plan.tag.addresses.iter().map(IpNet::from).collect(),
-        // In this order: the second needs the first.
-        routes: vec![route(GATEWAY.into(), None), route(everywhere, Some(GATEWAY))],
-        neighbours: vec![(GATEWAY, HOST_MAC)],
+        routes: plan.tag.addresses.iter().flat_map(way_out).collect(),
+        neighbours: plan.tag.addresses.iter().map(|address| (gateway_for(address), HOST_MAC)).collect(),
+    }
+}
+
+/// The destination that is everywhere in an address's family.
+fn everywhere(address: IpAddr) -> IpNet {
+    match address {
+        IpAddr::V4(_) => ipnet::Ipv4Net::default().into(),
+        IpAddr::V6(_) => ipnet::Ipv6Net::default().into(),
     }
 }
 

@@ -115,7 +115,7 @@ fn a_scrape_of_the_unix_socket_shows_what_pods_did_and_a_pool_that_adds_up() {
     assert!(before.0.starts_with("HTTP/1.1 200 OK\r\n"), "{}", before.0);
     assert!(before.0.contains("content-type: application/openmetrics-text; version=1.0.0"), "{}", before.0);
     assert!(before.body().ends_with("# EOF\n"));
-    assert_eq!(before.pool(), [3.0, 0.0, 0.0, 1.0, 0.0, 0.0], "the node's own address is reserved");
+    assert_eq!(before.pool(), [3.0, 0.0, 0.0, 0.0, 0.0, 0.0], "the node's own address is no pod's");
     assert_eq!(before.calls("add", "ok", 0), 0.0);
 
     let mut pods: Vec<Netns> = (0..4).map(|_| Netns::create().unwrap()).collect();
@@ -132,7 +132,7 @@ fn a_scrape_of_the_unix_socket_shows_what_pods_did_and_a_pool_that_adds_up() {
     Scrape::until(&socket, "add", "pool-exhausted", 11, 1.0);
     let after = Scrape::until(&socket, "del", "ok", 0, 2.0);
     after.families();
-    assert_eq!(after.pool(), [0.0, 1.0, 2.0, 1.0, 0.0, 0.0]);
+    assert_eq!(after.pool(), [0.0, 1.0, 2.0, 0.0, 0.0, 0.0]);
     assert_eq!(after.pool().iter().sum::<f64>().to_string(), node.status().pool.total.to_string());
     assert_eq!(["dial", "queue", "assign", "reply"].map(|phase| after.phase(phase)), [4.0; 4]);
     assert_eq!(["record", "host-batch", "pod-batch"].map(|phase| after.phase(phase)), [3.0; 3]);

@@ -2,7 +2,7 @@
 
 use std::io::{IoSlice, Read};
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -16,6 +16,7 @@ use dotfour_protocol::frame::{MAX_MESSAGE, decode_reply, encode_request};
 use dotfour_protocol::{
     Add, Attachment, AttachmentKey, Call, Del, Failure, NodeStatus, PodName, Reply, Request, Status,
 };
+use ipnet::IpNet;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
@@ -25,6 +26,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 pub(crate) const NIC_MAC: &str = "00:0d:3a:1b:c7:21";
 pub(crate) const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 4);
+pub(crate) const NODE_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 4);
 
 /// How long anything may take before a test gives it up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -82,6 +84,23 @@ impl Node {
             })
             .unwrap();
         Node { netns, wire, directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// Gives the NIC the node's IPv6 address, as Azure's DHCPv6 does.
+    pub(crate) fn with_ipv6(self) -> Self {
+        self.netns
+            .run(|| {
+                let mut batch = Batch::new();
+                batch.add_address(
+                    "IPv6 address",
+                    2,
+                    IpNet::new(NODE_ADDRESS_V6.into(), 128).unwrap(),
+                    PrefixRoute::Add,
+                );
+                Socket::open().unwrap().run(batch).unwrap();
+            })
+            .unwrap();
+        self
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -305,6 +324,7 @@ pub(crate) fn source_seen(from: &Netns, to: &Netns, address: IpAddr) -> Option<I
             socket
         })
         .unwrap();
-    from.run(|| UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"who", (address, 7007)).unwrap()).unwrap();
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    from.run(|| UdpSocket::bind(any).unwrap().send_to(b"who", (address, 7007)).unwrap()).unwrap();
     receiver.recv_from(&mut [0; 16]).ok().map(|(_, source)| source.ip())
 }

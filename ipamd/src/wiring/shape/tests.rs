@@ -2,20 +2,29 @@
 
 use dotfour_protocol::AttachmentKey;
 
+use std::sync::LazyLock;
+
 use super::*;
+use crate::nic::Nic;
 use crate::wiring::tag::Tag;
 
 const INDEX: u32 = 1_073_741_900;
 
-fn plan() -> PodPlan {
+fn nic() -> &'static Nic {
+    static NIC: LazyLock<Nic> = LazyLock::new(|| Nic {
+        index: 2,
+        name: "eth0".into(),
+        mtu: 1500,
+        address: "10.240.0.4".parse().unwrap(),
+        address_v6: Some("fd00::4".parse().unwrap()),
+    });
+    &NIC
+}
+
+fn plan() -> PodPlan<'static> {
     let key = AttachmentKey { network: "azure".into(), container_id: "c0ffee".into(), ifname: "eth0".into() };
     let addresses = "10.240.0.5".parse::<IpAddr>().unwrap().into();
-    PodPlan {
-        tag: Tag { key, addresses },
-        host_link: "azv0d7763386da".into(),
-        mtu: 1500,
-        node_address: "10.240.0.4".parse().unwrap(),
-    }
+    PodPlan { tag: Tag { key, addresses }, host_link: "azv0d7763386da".into(), nic: nic() }
 }
 
 /// What a namespace holds after ADD.

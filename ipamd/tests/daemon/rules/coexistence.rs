@@ -118,6 +118,7 @@ fn no_packet_has_a_wrong_source_while_rules_are_applied_again_and_again() {
             agent: None,
             nic: "eth0",
             node: NODE_ADDRESS,
+            node_v6: None,
             azure_pods: &["10.240.0.0/16".parse().unwrap()],
             kubenet_pods: &[],
         };
@@ -172,6 +173,7 @@ fn a_plan_for_both_modes_and_both_families_is_what_nft_then_lists() {
         agent: None,
         nic: "eth0",
         node: NODE_ADDRESS,
+        node_v6: None,
         azure_pods: &networks(&["10.240.0.0/16", "fd00:240::/64"]),
         kubenet_pods: &networks(&["10.244.3.0/24", "fd00:244:0:3::/64"]),
     };

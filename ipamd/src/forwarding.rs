@@ -1,0 +1,140 @@
+//! The node forwards for its pods: the kernel's settings for that.
+//!
+//! Turning IPv6 forwarding on makes the kernel forget the default route that the NIC learnt from a router advertisement,
+//! and ignore further ones, unless the NIC's `accept_ra` says 2. That is one of the two exceptions to leaving the NIC
+//! alone (ARCHITECTURE.md).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tracing::info;
+
+use crate::pool::Families;
+
+/// Where the kernel has its network settings.
+const SETTINGS: &str = "/proc/sys/net";
+const FORWARDING: &str = "ipv4/ip_forward";
+const FORWARDING_V6: &str = "ipv6/conf/all/forwarding";
+/// What new links, pods' among them, take over.
+const DISABLED_V6: &str = "ipv6/conf/default/disable_ipv6";
+
+/// Why the node does not forward.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardingError {
+    /// A setting cannot be read or written.
+    #[error("cannot set {setting} to {wanted}")]
+    Refused {
+        /// The setting's path.
+        setting: String,
+        /// What it must be.
+        wanted: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel keeps IPv6 off new links.
+    #[error(
+        "pods are to have IPv6 addresses (ipFamilies), and net.ipv6.conf.default.disable_ipv6 is 1 on this node; set it to \
+         0, or ipFamilies to [IPv4]"
+    )]
+    Ipv6Disabled,
+}
+
+/// Turns forwarding on for these families. What is as it should be is not written.
+pub fn ensure(families: Families, nic: &str) -> Result<(), ForwardingError> {
+    ensure_under(Path::new(SETTINGS), families, nic)
+}
+
+fn ensure_under(settings: &Path, families: Families, nic: &str) -> Result<(), ForwardingError> {
+    // For IPv6 pods too: they may be joined by IPv4 ones without a restart of whatever reads this setting.
+    set(settings, FORWARDING, "1")?;
+    if !families.v6 {
+        return Ok(());
+    }
+    if read(settings, DISABLED_V6)? == "1" {
+        return Err(ForwardingError::Ipv6Disabled);
+    }
+    let accept_ra = format!("ipv6/conf/{nic}/accept_ra");
+    // 0 means that the kernel did not learn the route, and 2 that it keeps it.
+    if read(settings, FORWARDING_V6)? == "0" && read(settings, &accept_ra)? == "1" {
+        set(settings, &accept_ra, "2")?;
+    }
+    set(settings, FORWARDING_V6, "1")
+}
+
+fn read(settings: &Path, setting: &str) -> Result<String, ForwardingError> {
+    let path = settings.join(setting);
+    let read = std::fs::read_to_string(&path).map_err(|source| refused(path, "a known value", source))?;
+    Ok(read.trim().to_owned())
+}
+
+fn set(settings: &Path, setting: &str, wanted: &'static str) -> Result<(), ForwardingError> {
+    let was = read(settings, setting)?;
+    if was == wanted {
+        return Ok(());
+    }
+    let path = settings.join(setting);
+    std::fs::write(&path, wanted).map_err(|source| refused(path, wanted, source))?;
+    info!(was, "net.{} is {wanted} now", setting.replace('/', "."));
+    Ok(())
+}
+
+fn refused(path: PathBuf, wanted: &'static str, source: io::Error) -> ForwardingError {
+    ForwardingError::Refused { setting: path.display().to_string(), wanted, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(values: &[(&str, &str)]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (setting, value) in values {
+            let path = directory.path().join(setting);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, format!("{value}\n")).unwrap();
+        }
+        directory
+    }
+
+    fn node(forwarding_v6: &str, accept_ra: &str, disabled: &str) -> tempfile::TempDir {
+        settings(&[
+            (FORWARDING, "0"),
+            (FORWARDING_V6, forwarding_v6),
+            ("ipv6/conf/eth0/accept_ra", accept_ra),
+            (DISABLED_V6, disabled),
+        ])
+    }
+
+    fn value(directory: &tempfile::TempDir, setting: &str) -> String {
+        read(directory.path(), setting).unwrap()
+    }
+
+    #[test]
+    fn ipv4_alone_leaves_all_that_is_ipv6_s() {
+        let node = node("0", "1", "1");
+        ensure_under(node.path(), Families::V4, "eth0").unwrap();
+        assert_eq!(value(&node, FORWARDING), "1");
+        assert_eq!(value(&node, FORWARDING_V6), "0");
+        assert_eq!(value(&node, "ipv6/conf/eth0/accept_ra"), "1");
+    }
+
+    #[test]
+    fn the_nic_goes_on_accepting_router_advertisements_if_it_did() {
+        for (forwarding, before, after) in [("0", "1", "2"), ("0", "0", "0"), ("0", "2", "2"), ("1", "1", "1")] {
+            let node = node(forwarding, before, "0");
+            ensure_under(node.path(), Families::DUAL, "eth0").unwrap();
+            assert_eq!(value(&node, "ipv6/conf/eth0/accept_ra"), after, "{forwarding} {before}");
+            assert_eq!(value(&node, FORWARDING_V6), "1");
+        }
+    }
+
+    #[test]
+    fn a_node_without_ipv6_is_an_error_that_names_both_ways_out() {
+        let e = ensure_under(node("0", "1", "1").path(), Families::DUAL, "eth0").unwrap_err().to_string();
+        assert!(e.contains("disable_ipv6") && e.contains("ipFamilies"), "{e}");
+        let no_such = settings(&[(FORWARDING, "1")]);
+        let e = ensure_under(no_such.path(), Families::DUAL, "eth0").unwrap_err().to_string();
+        assert!(e.contains(DISABLED_V6), "{e}");
+    }
+}

@@ -14,6 +14,7 @@ pub mod mac;
 pub mod neighbour;
 pub mod netns;
 pub mod route;
+pub mod rule;
 pub mod socket;
 
 pub use batch::Batch;

@@ -1,4 +1,4 @@
-//! Unicast routes of the main table.
+//! Unicast routes, of the main table where nothing else is said.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use crate::{Batch, KernelError, Socket};
 /// The table of what is local to a namespace (rtnetlink(7), `RT_TABLE_LOCAL`).
 const LOCAL_TABLE: u8 = 255;
 
-/// A unicast route of the main table.
+/// A unicast route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Where it leads.
@@ -49,6 +49,16 @@ impl Batch {
         self.push(step, RouteNetlinkMessage::NewRoute(message(route)), flags);
     }
 
+    /// Adds a route to a table of its own; one to the same destination in there is refused with `EEXIST`. The table is made
+    /// by its first route.
+    pub fn add_route_to_table(&mut self, step: &'static str, route: &Route, table: u32) {
+        let mut message = message(route);
+        // What does not fit into the header's byte is in the attribute alone.
+        message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+        message.attributes.push(RouteAttribute::Table(table));
+        self.push(step, RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL);
+    }
+
     /// Makes an address local to this namespace, as the kernel does by itself a moment after an IPv6 address was given to a
     /// link: until then what is sent to it is lost. One that is local already is refused with `EEXIST`, or is there twice.
     pub fn add_local_route(&mut self, step: &'static str, address_of: u32, local: IpAddr) {
@@ -75,13 +85,27 @@ impl Socket {
     pub fn routes(&mut self) -> Result<Vec<Route>, KernelError> {
         self.dump("list the routes", RouteNetlinkMessage::GetRoute(RouteMessage::default()), read_route)
     }
+
+    /// As [`Socket::routes`], of another table.
+    pub fn routes_of_table(&mut self, table: u32) -> Result<Vec<Route>, KernelError> {
+        let read = |message| read_route_of(table, message);
+        self.dump("list the routes of a table", RouteNetlinkMessage::GetRoute(RouteMessage::default()), read)
+    }
 }
 
 /// Reads a route out of a netlink message; `None` if it is not one of those that [`Route`] describes.
 pub fn read_route(message: RouteNetlinkMessage) -> Option<Route> {
+    read_route_of(u32::from(RouteHeader::RT_TABLE_MAIN), message)
+}
+
+fn read_route_of(wanted: u32, message: RouteNetlinkMessage) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = message else { return None };
     let header = &message.header;
-    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
+    let table = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    if table.unwrap_or(header.table.into()) != wanted || header.kind != RouteType::Unicast {
         return None;
     }
     let everything: IpNet = match header.address_family {

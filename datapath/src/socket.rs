@@ -96,7 +96,7 @@ impl Socket {
         &mut self,
         step: &'static str,
         question: RouteNetlinkMessage,
-        read: fn(RouteNetlinkMessage) -> Option<T>,
+        read: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>, KernelError> {
         let mut batch = Batch::new();
         batch.push(step, question, NLM_F_DUMP);

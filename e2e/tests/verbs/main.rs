@@ -33,9 +33,7 @@ fn main() -> ExitCode {
         ];
         let trial = |(number, (name, body)): (usize, Named)| -> Trial {
             let place = sandbox.place();
-            let test = program::test(name, move || body(&place.within(&format!("verbs-{number}"))?));
-            // README, "Limits": a further interface wants routes of its own.
-            test.with_ignored_flag(name.starts_with("a_container_with_several_interfaces"))
+            program::test(name, move || body(&place.within(&format!("verbs-{number}"))?))
         };
         tests.into_iter().enumerate().map(trial).collect()
     })

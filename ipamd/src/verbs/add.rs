@@ -15,7 +15,7 @@ use crate::metrics::Phase;
 use crate::pool::{Assignment, Lease, PodAddresses, Wish};
 use crate::wiring::Wirer;
 use crate::wiring::names::{HOST_MAC, gateway_for};
-use crate::wiring::shape::{End, pod_end};
+use crate::wiring::shape::End;
 
 /// An ADD that succeeded.
 struct Added {
@@ -117,9 +117,8 @@ fn confirm(
 ) -> Result<Attachment, AddError> {
     // The gate lets no second call in before the first has set the link or cancelled the lease.
     let link = lease.link.as_ref().ok_or(AddError::NoNamespace)?;
-    wirer.confirm(&key.ifname, link, netns)?;
     let plan = node.plan(key, lease.pod.as_ref(), lease.addresses);
-    Ok(attachment(link.name.clone(), pod_end(&plan, link.index)))
+    Ok(attachment(link.name.clone(), wirer.confirm(&plan, link, netns)?))
 }
 
 /// What a CNI result says of a pod: its end as it was made.
@@ -134,7 +133,13 @@ fn attachment(host_ifname: String, pod: End) -> Attachment {
             .into_iter()
             .map(|net| PodAddress { address: net, gateway: gateway_for(net.addr()) })
             .collect(),
-        routes: pod.routes.into_iter().map(|route| Route { dst: route.destination, gw: route.gateway }).collect(),
+        // A result's routes are the pod's; those in a table of their own serve one interface alone.
+        routes: pod
+            .routes
+            .into_iter()
+            .filter(|_| pod.own_table.is_none())
+            .map(|route| Route { dst: route.destination, gw: route.gateway })
+            .collect(),
     }
 }
 

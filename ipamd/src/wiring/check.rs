@@ -4,10 +4,11 @@ use std::os::fd::BorrowedFd;
 
 use dotfour_datapath::link::LinkId;
 use dotfour_datapath::netns::open_socket_in;
+use dotfour_datapath::rule::Rule;
 use dotfour_datapath::{KernelError, Socket};
 
 use super::pod::{PodPlan, Wirer};
-use super::shape::{Difference, Seen, first_difference, node_end, pod_end};
+use super::shape::{Difference, End, Seen, first_difference, node_end, pod_end};
 use crate::pool::HostLink;
 
 /// Why a pod is not as ADD made it, or nobody knows.
@@ -35,9 +36,16 @@ impl Wirer {
         if let Some(difference) = node {
             return Err(CheckError::Differs(difference));
         }
-        let pod = first_difference(&pod_end(plan, index), &look(&mut inside, index)?, "the pod's namespace");
+        let seen = look(&mut inside, index)?;
+        let pod = first_difference(&pod_end_as(plan, index, &seen.rules), &seen, "the pod's namespace");
         pod.map_or(Ok(()), |difference| Err(CheckError::Differs(difference)))
     }
+}
+
+/// A pod's end that was made before: as a further interface if rules lead to its table.
+pub(super) fn pod_end_as(plan: &PodPlan<'_>, index: u32, rules: &[Rule]) -> End {
+    let end = pod_end(plan, index);
+    if rules.iter().any(|rule| rule.table == index) { end.of_further_interface() } else { end }
 }
 
 fn look(socket: &mut Socket, index: u32) -> Result<Seen, KernelError> {
@@ -45,6 +53,8 @@ fn look(socket: &mut Socket, index: u32) -> Result<Seen, KernelError> {
         link: socket.link(LinkId::Index(index))?,
         addresses: socket.addresses()?,
         routes: socket.routes()?,
+        own_routes: socket.routes_of_table(index)?,
+        rules: socket.rules()?,
         neighbours: socket.neighbours()?,
     })
 }

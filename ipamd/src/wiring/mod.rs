@@ -4,6 +4,7 @@
 //! condemned. What every object of ours can be known by is in [`names`] and [`tag`].
 
 mod check;
+mod end;
 pub mod janitor;
 pub mod names;
 pub mod pod;

@@ -17,6 +17,10 @@ const FIRST_INTERFACE: &str = "eth0";
 /// touches no other.
 pub const ROUTE_PROTOCOL: u8 = 44;
 
+/// The priority of the rules in a pod that lead what a further interface's addresses send to that interface's own table:
+/// before the main table's, 32766.
+pub const RULE_PRIORITY: u32 = 1044;
+
 /// The MAC of every pod's host link, the same as azure-vnet's, so that a pod's gateway never changes its MAC.
 pub const HOST_MAC: Mac = Mac([0xaa; 6]);
 

@@ -4,7 +4,6 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use dotfour_datapath::address::PrefixRoute;
 use dotfour_datapath::link::{Ipv4Setting, Link, LinkChange, LinkId, VethEnd, VethPair};
 use dotfour_datapath::netns::open_socket_in;
 use dotfour_datapath::route::IfPresent;
@@ -14,6 +13,8 @@ use ipnet::IpNet;
 use rustix::io::Errno;
 use tracing::{error, warn};
 
+use super::check::pod_end_as;
+use super::end::GIVE_ADDRESS;
 use super::names::{CONDEMNED_GROUPS, LINK_INDICES, condemned_link, keyed_host_link};
 use super::shape::{End, host_route, node_end, pod_end};
 use super::tag::Tag;
@@ -76,7 +77,6 @@ pub enum WireError {
 /// How often an ADD may find a name or an index taken before it gives up.
 const ATTEMPTS: u32 = 4;
 
-const GIVE_ADDRESS: &str = "give the pod its address";
 const CREATE: &str = "create the pod's veth pair";
 
 /// Wires and unwires pods. Each verb thread has its own, with sockets kept open.
@@ -169,10 +169,14 @@ impl Wirer {
             }
         };
         phases.enter(Phase::PodBatch);
-        if let Err(e) = inside.run(pod_batch(&far)).and_then(|()| self.activate(near.index)) {
-            self.undo(plan, &near);
-            return Err(e.into());
-        }
+        let made = self.make_end(far, &mut inside).and_then(|far| self.activate(near.index).map(|()| far));
+        let far = match made {
+            Ok(far) => far,
+            Err(e) => {
+                self.undo(plan, &near);
+                return Err(e.into());
+            }
+        };
         Ok(Wired { link: HostLink { index: near.index, name: near.name }, pod: far, leftovers: inside })
     }
 
@@ -190,13 +194,14 @@ impl Wirer {
         self.node.run(batch)
     }
 
-    /// Whether a wired pod is in this namespace, under this interface name.
-    pub fn confirm(&mut self, ifname: &str, link: &HostLink, netns: BorrowedFd<'_>) -> Result<(), WireError> {
+    /// The pod's end of a wired pod, if it is in this namespace under its interface's name.
+    pub fn confirm(&mut self, plan: &PodPlan<'_>, link: &HostLink, netns: BorrowedFd<'_>) -> Result<End, WireError> {
+        let ifname = &plan.tag.key.ifname;
         let mut inside = open_socket_in(netns, &self.home).map_err(WireError::NotANamespace)?;
         match inside.link(LinkId::Name(ifname))? {
             // Both ends have the same index, and it is drawn from a range that is ours.
-            Some(found) if found.index == link.index => Ok(()),
-            _ => Err(WireError::OtherNamespace { ifname: ifname.to_owned() }),
+            Some(found) if found.index == link.index => Ok(pod_end_as(plan, link.index, &inside.rules()?)),
+            _ => Err(WireError::OtherNamespace { ifname: ifname.clone() }),
         }
     }
 
@@ -333,7 +338,7 @@ fn rename(socket: &mut Socket, index: u32, name: &str) -> Result<(), KernelError
     socket.run(batch)
 }
 
-fn is_condemned(link: &Link) -> bool {
+pub(super) fn is_condemned(link: &Link) -> bool {
     CONDEMNED_GROUPS.contains(&link.group)
 }
 
@@ -362,27 +367,4 @@ fn host_batch(near: &End, far: &End, netns: BorrowedFd<'_>) -> Batch {
 
 fn veth_end(end: &End) -> VethEnd<'_> {
     VethEnd { name: &end.name, mac: Some(end.mac), index: Some(end.index) }
-}
-
-/// The pod's half: its interface up, its address, and its way out.
-fn pod_batch(far: &End) -> Batch {
-    let up = LinkChange { up: Some(true), ..LinkChange::default() };
-    let mut batch = Batch::new();
-    batch.change_link("set the pod's interface up", LinkId::Index(far.index), &up);
-    for address in &far.addresses {
-        batch.add_address(GIVE_ADDRESS, far.index, *address, PrefixRoute::Omit);
-        if address.addr().is_ipv6() {
-            batch.add_local_route("make the pod's address local at once", far.index, address.addr());
-            batch.tolerate(Errno::EXIST);
-        }
-    }
-    for route in &far.routes {
-        let step =
-            if route.gateway.is_some() { "add the pod's default route" } else { "add the pod's route to its gateway" };
-        batch.add_route(step, route, IfPresent::Refuse);
-    }
-    for (address, mac) in &far.neighbours {
-        batch.set_neighbour("add the gateway's neighbour entry", far.index, *address, *mac);
-    }
-    batch
 }

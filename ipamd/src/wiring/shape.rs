@@ -8,9 +8,10 @@ use dotfour_datapath::address::LinkAddress;
 use dotfour_datapath::link::Link;
 use dotfour_datapath::neighbour::Neighbour;
 use dotfour_datapath::route::Route;
+use dotfour_datapath::rule::Rule;
 use ipnet::IpNet;
 
-use super::names::{CONDEMNED_GROUPS, HOST_MAC, ROUTE_PROTOCOL, gateway_for, pod_mac};
+use super::names::{CONDEMNED_GROUPS, HOST_MAC, ROUTE_PROTOCOL, RULE_PRIORITY, gateway_for, pod_mac};
 use super::pod::PodPlan;
 
 /// One end of a pod's pair, with all that is on it.
@@ -32,6 +33,27 @@ pub struct End {
     pub routes: Vec<Route>,
     /// Permanent neighbour entries on it.
     pub neighbours: Vec<(IpAddr, Mac)>,
+    /// The table its routes are in, where that is not the main one, and rules lead there from its addresses.
+    pub own_table: Option<u32>,
+}
+
+impl End {
+    /// This end of a pod as it is where another interface has the pod's default route: what is sent from its addresses
+    /// leaves by it all the same, by way of a table that has the number of the link.
+    pub fn of_further_interface(self) -> Self {
+        End { own_table: Some(self.index), ..self }
+    }
+
+    /// The rules that lead to its own table.
+    pub fn rules(&self) -> impl Iterator<Item = Rule> {
+        let sources = self.own_table.map(|table| self.addresses.iter().map(move |address| (table, address.addr())));
+        sources.into_iter().flatten().map(|(table, source)| Rule {
+            source,
+            table,
+            priority: RULE_PRIORITY,
+            protocol: ROUTE_PROTOCOL,
+        })
+    }
 }
 
 /// The node's end of a pod's pair, under the name it has: the route to the pod, and the pod's neighbour entry.
@@ -47,6 +69,7 @@ pub fn node_end(plan: &PodPlan<'_>, name: String, index: u32) -> End {
         addresses: Vec::new(),
         routes: plan.tag.addresses.iter().map(route).collect(),
         neighbours: plan.tag.addresses.iter().map(|address| (address, mac)).collect(),
+        own_table: None,
     }
 }
 
@@ -73,6 +96,7 @@ pub fn pod_end(plan: &PodPlan<'_>, index: u32) -> End {
         addresses: plan.tag.addresses.iter().map(IpNet::from).collect(),
         routes: plan.tag.addresses.iter().flat_map(way_out).collect(),
         neighbours: plan.tag.addresses.iter().map(|address| (gateway_for(address), HOST_MAC)).collect(),
+        own_table: None,
     }
 }
 
@@ -96,8 +120,12 @@ pub struct Seen {
     pub link: Option<Link>,
     /// All addresses.
     pub addresses: Vec<LinkAddress>,
-    /// All routes.
+    /// All routes of the main table.
     pub routes: Vec<Route>,
+    /// All routes of the table that has the end's index.
+    pub own_routes: Vec<Route>,
+    /// All rules for single addresses.
+    pub rules: Vec<Rule>,
     /// All neighbour entries.
     pub neighbours: Vec<Neighbour>,
 }
@@ -155,10 +183,22 @@ pub fn first_difference(end: &End, seen: &Seen, place: &str) -> Option<Differenc
             return differs(format!("the address {address} of {name} is missing"), fix);
         }
     }
+    let (routes, table) = match end.own_table {
+        Some(table) => (&seen.own_routes, format!(" table {table}")),
+        None => (&seen.routes, String::new()),
+    };
     for route in &end.routes {
-        if !seen.routes.contains(route) {
-            let words = route_in_words(route, name);
+        if !routes.contains(route) {
+            let words = route_in_words(route, name) + &table;
             return differs(format!("the route {words} is missing"), run(format!("route replace {words}")));
+        }
+    }
+    for rule in end.rules() {
+        if !seen.rules.contains(&rule) {
+            let Rule { source, table, priority, protocol } = rule;
+            let words = format!("from {source} lookup {table} priority {priority} protocol {protocol}");
+            let family = if source.is_ipv4() { "-4" } else { "-6" };
+            return differs(format!("the rule {words} is missing"), run(format!("{family} rule add {words}")));
         }
     }
     for (address, mac) in &end.neighbours {

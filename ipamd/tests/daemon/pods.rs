@@ -245,23 +245,27 @@ fn an_interface_name_that_is_taken_is_refused_and_leaves_nothing() {
 fn a_step_inside_the_pod_that_fails_undoes_the_node_s_half() {
     let node = Node::new();
     let _daemon = node.start(&node.static_config(8));
-    let pod = Netns::create().unwrap();
-    // A default route of somebody else's, so that ours is refused.
+    let (pod, other) = (Netns::create().unwrap(), Netns::create().unwrap());
+    node.add(&key("other"), "other", other.as_fd()).unwrap();
+    // Links get their indexes one after the other, and a further interface's table has the number of its link.
+    let table = (node.pod_links()[0].index + 1).to_string();
+    // Default routes of somebody else's, so that ours are refused: in the main table, and in that of a further interface.
     occupy(&pod, "net1");
     pod.run(|| {
         let mut batch = Batch::new();
         batch.change_link("up", LinkId::Name("x"), &LinkChange { up: Some(true), ..LinkChange::default() });
         Socket::open().unwrap().run(batch).unwrap();
-        let status =
-            std::process::Command::new("ip").args(["route", "add", "default", "dev", "net1"]).status().unwrap();
-        assert!(status.success());
+        for table in ["main", &table] {
+            let route = ["route", "add", "default", "dev", "net1", "table", table];
+            assert!(std::process::Command::new("ip").args(route).status().unwrap().success());
+        }
     })
     .unwrap();
     let failure = node.add(&key("c1"), "web-1", pod.as_fd()).unwrap_err();
     assert_eq!((failure.code, failure.cause.as_str()), (101, "kernel-refused"));
     assert!(failure.message.contains("default route"), "{failure}");
-    assert!(node.pod_links().is_empty() && node.pod_routes().is_empty());
-    assert_eq!(node.status().pool.assigned, 0);
+    assert_eq!((node.pod_links().len(), node.pod_routes().len()), (1, 1), "the other pod's");
+    assert_eq!(node.status().pool.assigned, 1);
     assert_eq!(pod.run(|| Socket::open().unwrap().link(LinkId::Name("eth0")).unwrap()).unwrap(), None);
 }
 

@@ -48,7 +48,9 @@ fn as_made(end: &End) -> Seen {
     Seen {
         link: Some(link),
         addresses: end.addresses.iter().map(address).collect(),
-        routes: end.routes.clone(),
+        routes: if end.own_table.is_none() { end.routes.clone() } else { Vec::new() },
+        own_routes: if end.own_table.is_some() { end.routes.clone() } else { Vec::new() },
+        rules: end.rules().collect(),
         neighbours: end.neighbours.iter().map(neighbour).collect(),
     }
 }
@@ -61,7 +63,8 @@ fn difference(end: &End, change: impl FnOnce(&mut Seen)) -> Option<(String, Stri
 
 #[test]
 fn what_add_made_does_not_differ_nor_does_what_others_added() {
-    for end in [node_end(&plan(), plan().host_link, INDEX), pod_end(&plan(), INDEX)] {
+    let further = pod_end(&plan(), INDEX).of_further_interface();
+    for end in [node_end(&plan(), plan().host_link, INDEX), pod_end(&plan(), INDEX), further] {
         assert_eq!(difference(&end, |_| {}), None);
         let added = difference(&end, |seen| {
             let net = "192.0.2.1/24".parse().unwrap();

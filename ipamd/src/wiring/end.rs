@@ -1,0 +1,110 @@
+//! The pod's end, made: its interface, its addresses, and its way out.
+//!
+//! The first interface of a pod has the default route. For a further one, which a meta plugin may ask for, or which comes
+//! beside another plugin's, the same routes go into a table of its own, and rules lead what its addresses send there:
+//! otherwise the answers to what comes in by it would leave by the first interface, with an address that is not that one's.
+
+use dotfour_datapath::address::PrefixRoute;
+use dotfour_datapath::link::{LinkChange, LinkId};
+use dotfour_datapath::route::IfPresent;
+use dotfour_datapath::{Batch, KernelError, Socket};
+use rustix::io::Errno;
+
+use super::names::LINK_INDICES;
+use super::pod::{Wirer, is_condemned};
+use super::shape::End;
+
+/// The step that is refused with `EACCES` where a namespace has IPv6 turned off.
+pub(super) const GIVE_ADDRESS: &str = "give the pod its address";
+const ROUTE_TO_GATEWAY: &str = "add the pod's route to its gateway";
+const DEFAULT_ROUTE: &str = "add the pod's default route";
+
+impl Wirer {
+    /// Makes a pod's end, whose link is there already, and says how: as it was asked for, or as a further interface's.
+    pub(super) fn make_end(&mut self, far: End, inside: &mut Socket) -> Result<End, KernelError> {
+        let mut batch = Batch::new();
+        interface(&mut batch, &far);
+        way_out(&mut batch, &far);
+        match inside.run(batch) {
+            Err(e) if is_taken(&e) => {}
+            outcome => return outcome.map(|()| far),
+        }
+        // What has the route may be an interface that a DEL has condemned and the janitor not deleted yet.
+        if self.silence_condemned(far.index, inside)? {
+            let mut batch = Batch::new();
+            take_back(&mut batch, &far);
+            way_out(&mut batch, &far);
+            match inside.run(batch) {
+                Err(e) if is_taken(&e) => {}
+                outcome => return outcome.map(|()| far),
+            }
+        }
+        let mut batch = Batch::new();
+        take_back(&mut batch, &far);
+        let far = far.of_further_interface();
+        way_out(&mut batch, &far);
+        inside.run(batch).map(|()| far)
+    }
+
+    /// Sets all ends of condemned links down, which takes their routes away. False if there are none.
+    fn silence_condemned(&mut self, besides: u32, inside: &mut Socket) -> Result<bool, KernelError> {
+        let mut batch = Batch::new();
+        for link in inside.links()? {
+            if !LINK_INDICES.contains(&link.index) || link.index == besides || !link.up {
+                continue;
+            }
+            if self.node.link(LinkId::Index(link.index))?.is_none_or(|near| is_condemned(&near)) {
+                let down = LinkChange { up: Some(false), ..LinkChange::default() };
+                batch.change_link("set a condemned link down", LinkId::Index(link.index), &down);
+                batch.tolerate(Errno::NODEV);
+            }
+        }
+        if batch.is_empty() {
+            return Ok(false);
+        }
+        inside.run(batch).map(|()| true)
+    }
+}
+
+fn is_taken(error: &KernelError) -> bool {
+    matches!(error, KernelError::Refused { step: ROUTE_TO_GATEWAY | DEFAULT_ROUTE, errno: Errno::EXIST })
+}
+
+fn interface(batch: &mut Batch, far: &End) {
+    let up = LinkChange { up: Some(true), ..LinkChange::default() };
+    batch.change_link("set the pod's interface up", LinkId::Index(far.index), &up);
+    for address in &far.addresses {
+        batch.add_address(GIVE_ADDRESS, far.index, *address, PrefixRoute::Omit);
+        if address.addr().is_ipv6() {
+            batch.add_local_route("make the pod's address local at once", far.index, address.addr());
+            batch.tolerate(Errno::EXIST);
+        }
+    }
+}
+
+fn way_out(batch: &mut Batch, far: &End) {
+    for route in &far.routes {
+        let step = if route.gateway.is_some() { DEFAULT_ROUTE } else { ROUTE_TO_GATEWAY };
+        match far.own_table {
+            None => batch.add_route(step, route, IfPresent::Refuse),
+            Some(table) => batch.add_route_to_table(step, route, table),
+        }
+    }
+    for (address, mac) in &far.neighbours {
+        batch.set_neighbour("add the gateway's neighbour entry", far.index, *address, *mac);
+    }
+    for rule in far.rules() {
+        // An interface that had the address before left its rule behind.
+        batch.delete_rule("delete a stale rule", rule.source, rule.priority);
+        batch.tolerate(Errno::NOENT);
+        batch.add_rule("lead the interface's packets to its own routes", &rule);
+    }
+}
+
+/// Takes back what the main table got of [`way_out`]: the kernel went on after it refused a route.
+fn take_back(batch: &mut Batch, far: &End) {
+    for route in &far.routes {
+        batch.delete_route("take a route back", route);
+        batch.tolerate(Errno::SRCH);
+    }
+}

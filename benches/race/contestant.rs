@@ -123,7 +123,7 @@ impl<'o> Field<'o> {
     /// Builds a node for everybody, and starts what has to run before the first call.
     pub(crate) fn build(place: &Place, options: &'o Options) -> Result<Self, RaceError> {
         let subnet = ipnet::Ipv4Net::new_assert([10, 240, 0, 0].into(), 16);
-        let vnet = Vnet::build(VnetConfig { subnet, place: place.clone() })?;
+        let vnet = Vnet::build(VnetConfig { subnet: subnet.into(), place: place.clone() })?;
         let mut field = Field { contestants: Vec::new(), options, vnet };
         for entry in &TABLE {
             let contestant = field.enter(entry, entry.name)?;

@@ -52,6 +52,7 @@ Usage: dotfour-rig up [OPTIONS] [-- COMMAND [ARGUMENTS]]
 Options:
   --nodes N               nodes [2]
   --secondaries N         addresses of each NIC beside the node's own [30]
+  --ipv6                  as many IPv6 addresses as well, from fd00:10:240::/64
   --accelerated           give each node an accelerated-networking twin of its NIC
   --daemon FILE           run this dotfour-ipamd on each node
 ";
@@ -116,6 +117,7 @@ fn up(mut parser: Parser) -> Result<Command, lexopt::Error> {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(UP_HELP)),
             Arg::Long("nodes") => options.nodes = parser.value()?.parse()?,
             Arg::Long("secondaries") => options.secondaries = parser.value()?.parse()?,
+            Arg::Long("ipv6") => options.ipv6 = true,
             Arg::Long("accelerated") => options.accelerated_networking = true,
             Arg::Long("daemon") => options.daemon = Some(PathBuf::from(parser.value()?)),
             Arg::Value(program) => {

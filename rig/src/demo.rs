@@ -123,7 +123,7 @@ pub fn run(place: Place, options: &DemoOptions) -> Result<ExitCode, DemoError> {
     }
 
     let subnet = ipnet::Ipv4Net::new_assert([10, 240, 0, 0].into(), 16);
-    let vnet = Vnet::build(VnetConfig { subnet, place })?;
+    let vnet = Vnet::build(VnetConfig { subnet: subnet.into(), place })?;
     let nodes = (1..=options.nodes)
         .map(|number| vnet.add_node(&NodeConfig::new(format!("node-{number}"), PODS_PER_NODE)))
         .collect::<Result<Vec<_>, _>>()?;

@@ -2,11 +2,13 @@
 
 use std::error::Error;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use dotfour_datapath::KernelError;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
+
+use crate::azure::Subnet;
 
 /// A step of the rig that failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +64,12 @@ pub enum RigError {
     /// The wireserver cannot listen or be served.
     #[error("the wireserver cannot be served")]
     Wireserver(#[source] io::Error),
+    /// The fabric's router advertisements and neighbour discovery cannot be served.
+    #[error("neighbour discovery cannot be served")]
+    Discovery(#[source] io::Error),
+    /// A node made no default route of the fabric's router advertisements.
+    #[error("{0} took no default route from the router advertisements")]
+    NoRouter(String),
     /// Azure would refuse the address.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -80,27 +88,27 @@ pub enum AddressError {
     #[error("{address} is not in the subnet {subnet}")]
     NotInSubnet {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The subnet.
-        subnet: Ipv4Net,
+        subnet: Subnet,
     },
     /// One of the subnet's first four or its last.
     #[error("{address} is one of the five addresses that Azure keeps of {subnet}")]
     Reserved {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The subnet.
-        subnet: Ipv4Net,
+        subnet: IpNet,
     },
     /// Another ipConfiguration has it.
     #[error("{0} is on a NIC already")]
-    Taken(Ipv4Addr),
+    Taken(IpAddr),
     /// It is not on the NIC.
     #[error("{0} is not on the NIC")]
-    NotAttached(Ipv4Addr),
+    NotAttached(IpAddr),
     /// A NIC's first ipConfiguration cannot be removed.
     #[error("{0} is the NIC's primary address")]
-    Primary(Ipv4Addr),
+    Primary(IpAddr),
     /// A NIC carries no more.
     #[error("a NIC carries at most {MAX_ADDRESSES_PER_NIC} addresses")]
     NicFull,
@@ -108,12 +116,15 @@ pub enum AddressError {
     #[error("the subnet {subnet} has {free} free addresses, {wanted} are wanted")]
     SubnetFull {
         /// The subnet.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// How many it has left.
         free: usize,
         /// How many were asked for.
         wanted: usize,
     },
+    /// The subnet has no IPv6 range.
+    #[error("the subnet has no IPv6 range")]
+    NoIpv6,
     /// There is no such NIC (any more).
     #[error("there is no such NIC")]
     NoNic,

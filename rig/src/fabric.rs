@@ -2,17 +2,22 @@
 //!
 //! It is a router with one link per NIC. An address leads to a NIC only while it is on it, and leads nowhere otherwise
 //! ([`routes`]); what a NIC may not send is dropped and counted ([`filter`]). All of its links have the same MAC and
-//! answer every ARP request with it, so a NIC never sees another one's MAC, as in Azure. It forwards neither broadcast
-//! nor multicast, answers no ping itself, and has no IPv6 yet.
+//! answer every ARP request and neighbour solicitation with it, so a NIC never sees another one's MAC, as in Azure. It
+//! forwards neither broadcast nor multicast, and answers no ping itself.
+//!
+//! In a dual-stack VNet every link has the same link-local address, [`azure::GATEWAY_V6`], which it advertises as router
+//! ([`discovery`]). Its advertisements name no prefix: a NIC's IPv6 address is a /128 from DHCPv6, and all goes by the
+//! gateway. A VNet without IPv6 has none on any link of the fabric.
 //!
 //! One difference from Azure remains: the fabric is a Linux router and takes one from a packet's TTL.
 //!
 //! The fabric obeys; which address may be on which NIC is for [`crate::vnet`] to decide.
 
+mod discovery;
 pub mod filter;
 pub mod routes;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +25,7 @@ use dotfour_datapath::link::{Ipv4Setting, LinkChange, LinkId, VethEnd, VethPair}
 use dotfour_datapath::netns::open_socket_in;
 use dotfour_datapath::{Batch, KernelError, Mac, Netns, Socket};
 
+use self::discovery::Discovery;
 pub use self::filter::{Drops, NicDrops};
 use self::filter::{Filter, NicRules};
 use crate::error::AddressError;
@@ -76,20 +82,28 @@ pub struct Fabric {
     /// Held only for one exchange with the kernel.
     socket: Mutex<Socket>,
     filter: Filter,
+    /// Only in a dual-stack VNet.
+    discovery: Option<Discovery>,
 }
 
 impl Fabric {
-    /// Makes a fabric without NICs.
-    pub fn build(place: &Place) -> Result<Self, RigError> {
-        let filter = Filter::new()?;
+    /// Makes a fabric without NICs, for IPv4 alone or for both families.
+    pub fn build(place: &Place, ipv6: bool) -> Result<Self, RigError> {
+        let filter = Filter::new(ipv6)?;
         let netns = place.create_netns("fabric")?;
         // Before any link is there: new links take these over.
         netns.set_sysctl("net/ipv4/ip_forward", "1")?;
         for setting in ["all/rp_filter", "default/rp_filter", "all/send_redirects", "default/send_redirects"] {
             netns.set_sysctl(&format!("net/ipv4/conf/{setting}"), "0")?;
         }
-        // A kernel without IPv6 has no such setting, and needs none.
-        let _ = netns.set_sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+        if ipv6 {
+            netns.set_sysctl("net/ipv6/conf/all/forwarding", "1")?;
+            // The links' only link-local address is the gateway's.
+            netns.set_sysctl("net/ipv6/conf/default/addr_gen_mode", "1")?;
+        } else {
+            // A kernel without IPv6 has no such setting, and needs none.
+            let _ = netns.set_sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+        }
 
         let mut socket = open_in("fabric", netns.netns())?;
         let up = LinkChange { up: Some(true), ..LinkChange::default() };
@@ -103,11 +117,12 @@ impl Fabric {
         };
         batch.create_veth("make the link that leads nowhere", &sink);
         batch.change_link("set up its other end", LinkId::Name("sink-end"), &up);
-        routes::lead_nowhere(&mut batch, SINK_INDEX);
+        routes::lead_nowhere(&mut batch, SINK_INDEX, ipv6);
         routes::add_services(&mut batch, &[azure::WIRESERVER, azure::INSTANCE_METADATA]);
         socket.run(batch).map_err(fabric_error)?;
         filter.install(netns.netns())?;
-        Ok(Fabric { netns, socket: Mutex::new(socket), filter })
+        let discovery = if ipv6 { Some(Discovery::start(netns.netns()).map_err(RigError::Discovery)?) } else { None };
+        Ok(Fabric { netns, socket: Mutex::new(socket), filter, discovery })
     }
 
     /// The fabric's namespace: what listens in there is a service of the platform.
@@ -131,6 +146,9 @@ impl Fabric {
         let proxy = [(Ipv4Setting::ProxyArp, 1), (Ipv4Setting::ProxyArpPvlan, 1)];
         let answer_arp = LinkChange { ipv4: &proxy, ..LinkChange::default() };
         batch.change_link("make the fabric answer ARP", LinkId::Index(index), &answer_arp);
+        if self.discovery.is_some() {
+            routes::add_gateway(&mut batch, index);
+        }
         self.run(batch)?;
         // Otherwise the answer comes after a random part of 0.8 seconds.
         self.netns.set_sysctl(&format!("net/ipv4/neigh/{name}/proxy_delay"), "0")?;
@@ -152,13 +170,16 @@ impl Fabric {
     /// Takes a NIC away with all its addresses.
     pub fn unplug(&self, nic: NicId) -> Result<(), RigError> {
         self.filter.remove_nic(self.netns.netns(), nic)?;
+        if let Some(discovery) = &self.discovery {
+            discovery.forget(nic.link());
+        }
         let mut batch = Batch::new();
         batch.delete_link("remove the NIC", LinkId::Index(nic.link()));
         self.run(batch)
     }
 
     /// Leads addresses to a NIC, and lets the NIC send from them.
-    pub fn attach(&self, nic: NicId, mac: Mac, addresses: &[Ipv4Addr]) -> Result<(), RigError> {
+    pub fn attach(&self, nic: NicId, mac: Mac, addresses: &[IpAddr]) -> Result<(), RigError> {
         let mut batch = Batch::new();
         addresses.iter().for_each(|address| routes::lead_to_nic(&mut batch, nic.link(), mac, *address));
         self.run(batch)?;
@@ -166,11 +187,17 @@ impl Fabric {
     }
 
     /// Undoes [`Fabric::attach`].
-    pub fn detach(&self, nic: NicId, addresses: &[Ipv4Addr]) -> Result<(), RigError> {
+    pub fn detach(&self, nic: NicId, addresses: &[IpAddr]) -> Result<(), RigError> {
         let mut batch = Batch::new();
         addresses.iter().for_each(|address| routes::stop_leading_to_nic(&mut batch, nic.link(), *address));
         self.run(batch)?;
         self.filter.forbid_sources(self.netns.netns(), nic, addresses)
+    }
+
+    /// Sends a router advertisement to a NIC, as is also done when it asks for one.
+    pub fn advertise(&self, nic: NicId) -> Result<(), RigError> {
+        let discovery = self.discovery.as_ref().ok_or(AddressError::NoIpv6)?;
+        discovery.advertise(nic.link()).map_err(RigError::Discovery)
     }
 
     /// Lets a NIC send from any address (`enableIPForwarding`), or not.

@@ -47,6 +47,7 @@ pub mod sandbox;
 pub mod up;
 pub mod vnet;
 
+pub use azure::Subnet;
 pub use daemon::{Daemon, DaemonConfig};
 pub use error::RigError;
 pub use node::{Node, NodeConfig};

@@ -5,8 +5,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+use crate::azure::subnet::SubnetError;
 use crate::daemon::DaemonError;
-use crate::{Daemon, DaemonConfig, Node, NodeConfig, Place, RigError, Vnet, VnetConfig};
+use crate::{Daemon, DaemonConfig, Node, NodeConfig, Place, RigError, Subnet, Vnet, VnetConfig};
 
 /// What to build and run.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct UpOptions {
     pub nodes: usize,
     /// How many addresses each NIC has beside the node's own.
     pub secondaries: usize,
+    /// Whether the VNet is dual-stack, and each NIC has as many IPv6 addresses as IPv4 ones.
+    pub ipv6: bool,
     /// Whether nodes have an accelerated-networking twin.
     pub accelerated_networking: bool,
     /// A `dotfour-ipamd` to run on each node.
@@ -25,13 +28,23 @@ pub struct UpOptions {
 
 impl Default for UpOptions {
     fn default() -> Self {
-        UpOptions { nodes: 2, secondaries: 30, accelerated_networking: false, daemon: None, command: Vec::new() }
+        UpOptions {
+            nodes: 2,
+            secondaries: 30,
+            ipv6: false,
+            accelerated_networking: false,
+            daemon: None,
+            command: Vec::new(),
+        }
     }
 }
 
 /// Why there is nothing to look at.
 #[derive(Debug, thiserror::Error)]
 pub enum UpError {
+    /// There can be no such subnet.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
     /// The VNet cannot be built.
     #[error(transparent)]
     Rig(#[from] RigError),
@@ -50,7 +63,9 @@ pub enum UpError {
 
 /// Builds the VNet, runs the command, tears down. Returns the command's status.
 pub fn run(place: Place, options: &UpOptions) -> Result<ExitCode, UpError> {
-    let subnet = ipnet::Ipv4Net::new_assert([10, 240, 0, 0].into(), 16);
+    let ipv4 = ipnet::Ipv4Net::new_assert([10, 240, 0, 0].into(), 16);
+    let ipv6 = ipnet::Ipv6Net::new_assert([0xfd00, 0x10, 0x240, 0, 0, 0, 0, 0].into(), 64);
+    let subnet = if options.ipv6 { Subnet::dual_stack(ipv4, ipv6)? } else { ipv4.into() };
     let vnet = Vnet::build(VnetConfig { subnet, place })?;
     let mut nodes = Vec::new();
     let mut daemons = Vec::new();
@@ -58,6 +73,7 @@ pub fn run(place: Place, options: &UpOptions) -> Result<ExitCode, UpError> {
         let node = vnet.add_node(&NodeConfig {
             name: format!("node-{number}"),
             secondaries: options.secondaries,
+            ipv6_secondaries: options.ipv6.then_some(options.secondaries),
             accelerated_networking: options.accelerated_networking,
         })?;
         if let Some(program) = &options.daemon {
@@ -79,7 +95,7 @@ pub fn run(place: Place, options: &UpOptions) -> Result<ExitCode, UpError> {
 }
 
 fn describe(vnet: &Vnet, nodes: &[Node], daemons: &[Daemon]) -> Result<(), RigError> {
-    println!("VNet {}", vnet.subnet());
+    println!("VNet {}", vnet.ranges());
     let fabric = vnet.fabric().netns().path();
     println!("  {:<8}  {:<42}  nsenter --net={}", "fabric", "wireserver 168.63.129.16", fabric.display());
     for node in nodes {
@@ -89,6 +105,9 @@ fn describe(vnet: &Vnet, nodes: &[Node], daemons: &[Daemon]) -> Result<(), RigEr
             _ => node.address().to_string(),
         };
         println!("  {:<8}  {range:<42}  nsenter --net={}", node.name(), node.netns_path().display());
+        if let (Some(own), Some(last)) = (node.ipv6(), vnet.ipv6_addresses(node)?.last()) {
+            println!("  {:<8}  {own} to {last}", "");
+        }
     }
     for daemon in daemons {
         println!("  ipamd     {}", daemon.socket().display());

@@ -1,13 +1,14 @@
 //! The VNet: which address is on which NIC, and the fabric and services that obey it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
-use crate::azure::Wireserver;
 use crate::azure::nics::{Nic, Nics};
+use crate::azure::{Subnet, Wireserver};
+use crate::error::AddressError;
 use crate::fabric::{Drops, Fabric, NicId};
 use crate::node::{NicLease, Node, NodeConfig};
 use crate::{Place, RigError};
@@ -15,8 +16,8 @@ use crate::{Place, RigError};
 /// How a VNet is built.
 #[derive(Debug, Clone)]
 pub struct VnetConfig {
-    /// Its one subnet.
-    pub subnet: Ipv4Net,
+    /// Its one subnet: `"10.240.0.0/16".parse()`, or `"10.240.0.0/16,fd00:10:240::/64".parse()` for both families.
+    pub subnet: Subnet,
     /// Where its files and namespaces go.
     pub place: Place,
 }
@@ -36,15 +37,15 @@ impl Vnet {
     /// `nft`.
     pub fn build(config: VnetConfig) -> Result<Self, RigError> {
         let nics = Arc::new(Mutex::new(Nics::new(config.subnet)));
-        let fabric = Fabric::build(&config.place)?;
+        let fabric = Fabric::build(&config.place, config.subnet.ipv6().is_some())?;
         let wireserver = Wireserver::start(&fabric, Arc::clone(&nics))?;
         Ok(Vnet { config, wireserver, fabric, nics })
     }
 
     /// Adds a node with a NIC that has the lowest free addresses of the subnet.
     pub fn add_node(&self, config: &NodeConfig) -> Result<Node, RigError> {
-        let id = self.nics().create(config.secondaries, Instant::now())?;
-        let lease = NicLease { id, nic: self.nic(id)?, subnet: self.config.subnet, gateway: self.gateway() };
+        let id = self.nics().create(config.secondaries, config.ipv6_secondaries, Instant::now())?;
+        let lease = NicLease { id, nic: self.nic(id)?, subnet: self.subnet(), gateway: self.gateway() };
         let built = Node::build(&self.config.place, &self.fabric, config, &lease)
             .and_then(|node| self.fabric.attach(id, lease.nic.mac, &lease.nic.addresses).map(|()| node));
         if built.is_err() {
@@ -59,38 +60,64 @@ impl Vnet {
         self.fabric.unplug(node.nic())
     }
 
-    /// The subnet.
+    /// The subnet's IPv4 range.
     pub fn subnet(&self) -> Ipv4Net {
+        self.config.subnet.ipv4()
+    }
+
+    /// The subnet with all its ranges.
+    pub fn ranges(&self) -> Subnet {
         self.config.subnet
     }
 
-    /// The subnet's gateway, which never answers a ping.
+    /// The subnet's IPv4 gateway, which never answers a ping.
     pub fn gateway(&self) -> Ipv4Addr {
-        self.nics().gateway()
+        self.config.subnet.gateway()
     }
 
-    /// Puts addresses on a node's NIC, all of them or none.
-    pub fn attach(&self, node: &Node, addresses: &[Ipv4Addr]) -> Result<(), RigError> {
-        self.nics().attach(node.nic(), addresses, Instant::now())?;
+    /// Puts addresses of either family on a node's NIC, all of them or none.
+    pub fn attach<A: Into<IpAddr> + Copy>(&self, node: &Node, addresses: &[A]) -> Result<(), RigError> {
+        let addresses: Vec<IpAddr> = addresses.iter().copied().map(Into::into).collect();
+        self.nics().attach(node.nic(), &addresses, Instant::now())?;
         let mac = self.nic(node.nic())?.mac;
-        self.fabric.attach(node.nic(), mac, addresses)
+        self.fabric.attach(node.nic(), mac, &addresses)
     }
 
-    /// Puts the lowest free addresses of the subnet on a node's NIC, and says which they are.
+    /// Puts the lowest free IPv4 addresses of the subnet on a node's NIC, and says which they are.
     pub fn attach_lowest_free(&self, node: &Node, count: usize) -> Result<Vec<Ipv4Addr>, RigError> {
-        let addresses = self.nics().lowest_free(count)?;
-        self.attach(node, &addresses).map(|()| addresses)
+        let addresses = self.nics().lowest_free(IpNet::V4(self.subnet()), count)?;
+        self.attach(node, &addresses)?;
+        Ok(addresses.into_iter().filter_map(ipv4).collect())
+    }
+
+    /// The same for IPv6.
+    pub fn attach_lowest_free_ipv6(&self, node: &Node, count: usize) -> Result<Vec<Ipv6Addr>, RigError> {
+        let range = self.config.subnet.ipv6().ok_or(AddressError::NoIpv6)?;
+        let addresses = self.nics().lowest_free(IpNet::V6(range), count)?;
+        self.attach(node, &addresses)?;
+        Ok(addresses.into_iter().filter_map(ipv6).collect())
     }
 
     /// Takes addresses off a node's NIC, all of them or none. The primary one stays.
-    pub fn detach(&self, node: &Node, addresses: &[Ipv4Addr]) -> Result<(), RigError> {
-        self.nics().detach(node.nic(), addresses, Instant::now())?;
-        self.fabric.detach(node.nic(), addresses)
+    pub fn detach<A: Into<IpAddr> + Copy>(&self, node: &Node, addresses: &[A]) -> Result<(), RigError> {
+        let addresses: Vec<IpAddr> = addresses.iter().copied().map(Into::into).collect();
+        self.nics().detach(node.nic(), &addresses, Instant::now())?;
+        self.fabric.detach(node.nic(), &addresses)
     }
 
-    /// The addresses on a node's NIC, the primary one first.
+    /// The IPv4 addresses on a node's NIC, the primary one first.
     pub fn addresses(&self, node: &Node) -> Result<Vec<Ipv4Addr>, RigError> {
-        Ok(self.nic(node.nic())?.addresses)
+        Ok(self.nic(node.nic())?.ipv4().collect())
+    }
+
+    /// The IPv6 addresses on a node's NIC, the node's own first.
+    pub fn ipv6_addresses(&self, node: &Node) -> Result<Vec<Ipv6Addr>, RigError> {
+        Ok(self.nic(node.nic())?.ipv6().collect())
+    }
+
+    /// Sends a router advertisement to a node, as the gateway also does when it is asked, and every ten minutes.
+    pub fn advertise_router(&self, node: &Node) -> Result<(), RigError> {
+        self.fabric.advertise(node.nic())
     }
 
     /// Sets `enableIPForwarding` of a node's NIC: with it, the NIC may send from any address.
@@ -120,5 +147,19 @@ impl Vnet {
     /// Guards what is on the NICs; held for look-ups and changes in memory only.
     fn nics(&self) -> MutexGuard<'_, Nics> {
         self.nics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn ipv6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => Some(v6),
     }
 }

@@ -24,6 +24,7 @@ tests![
     a_hanging_answer_comes_late_and_whole,
     a_lagging_document_is_an_old_one,
     a_fault_for_one_node_leaves_the_other_alone,
+    a_dual_stack_nic_is_listed_with_both_subnets_and_no_primary_ipv6,
 ];
 
 const DOCUMENT: &str = "/machine/plugins?comp=nmagent&type=getinterfaceinfov1";
@@ -184,4 +185,19 @@ fn a_fault_for_one_node_leaves_the_other_alone(place: Place) {
     assert_eq!(addresses(&document(&second)).len(), 2);
     vnet.wireserver().set_fault(Fault::None);
     assert_eq!(addresses(&document(&first)).len(), 3);
+}
+
+fn a_dual_stack_nic_is_listed_with_both_subnets_and_no_primary_ipv6(place: Place) {
+    let subnet = "10.240.0.0/16,fd00:10:240::/64".parse().unwrap();
+    let vnet = Vnet::build(VnetConfig { subnet, place }).unwrap();
+    let both = vnet.add_node(&NodeConfig::dual_stack("node-1", 1)).unwrap();
+    let plain = vnet.add_node(&NodeConfig::new("node-2", 0)).unwrap();
+    let text = document(&both);
+    let v6 = "<IPSubnet Prefix=\"fd00:10:240::/64\"><IPAddress Address=\"fd00:10:240::4\" IsPrimary=\"false\"/>\
+              <IPAddress Address=\"fd00:10:240::5\" IsPrimary=\"false\"/></IPSubnet>";
+    assert!(text.contains(v6), "{text}");
+    assert_eq!(text.matches("IsPrimary=\"true\"").count(), 2);
+    assert!(!document(&plain).contains("fd00"));
+    vnet.detach(&both, &vnet.ipv6_addresses(&both).unwrap()[1..]).unwrap();
+    assert!(!document(&both).contains("fd00:10:240::5"));
 }

@@ -1,6 +1,6 @@
 //! What can be wrong with a service's answers.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ pub enum Fault {
     /// The document is as old as this.
     Lag(Duration),
     /// The document leaves an address out.
-    Without(Ipv4Addr),
+    Without(IpAddr),
     /// The document names no interface.
     Empty,
 }

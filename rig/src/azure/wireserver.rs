@@ -127,8 +127,8 @@ impl Shared {
             Fault::Lag(lag) => now.checked_sub(*lag).unwrap_or(now),
             _ => now,
         };
-        let facts =
-            Facts { mac: nic.mac, subnet: nics.subnet(), primary: node, addresses: nic.addresses_at(then), request };
+        let addresses = nic.addresses_at(then);
+        let facts = Facts { mac: nic.mac, subnet: nics.subnet(), primary: node.into(), addresses, request };
         Some(write(&facts, fault))
     }
 }

@@ -1,7 +1,7 @@
 //! "Whom do you see?": a responder that tells its peer the source address it saw.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -19,9 +19,10 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Starts a responder on a free port of a namespace.
+    /// Starts a responder on a free port of a namespace, for both families.
     pub fn start(netns: &Netns) -> io::Result<Self> {
-        let socket = netns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).flatten()?;
+        // IPv4 comes to it as well, with addresses written as IPv6 ones.
+        let socket = netns.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))).flatten()?;
         let port = socket.local_addr()?.port();
         let own = socket.try_clone()?;
         let wanted = Arc::new(AtomicBool::new(true));
@@ -33,7 +34,8 @@ impl Mirror {
                 if !still_wanted.load(Ordering::Relaxed) {
                     break;
                 }
-                let _ = socket.send_to(peer.to_string().as_bytes(), peer);
+                let seen = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                let _ = socket.send_to(seen.to_string().as_bytes(), peer);
             }
         })?;
         Ok(Mirror { port, socket: own, wanted, thread: Some(thread) })
@@ -49,7 +51,7 @@ impl Drop for Mirror {
     fn drop(&mut self) {
         self.wanted.store(false, Ordering::Relaxed);
         // It waits for a packet: this one, over the namespace's loopback link.
-        let woken = self.socket.send_to(&[], (Ipv4Addr::LOCALHOST, self.port)).is_ok();
+        let woken = self.socket.send_to(&[], (Ipv4Addr::LOCALHOST.to_ipv6_mapped(), self.port)).is_ok();
         if !woken {
             return;
         }
@@ -61,7 +63,8 @@ impl Drop for Mirror {
 
 /// Asks a responder from inside a namespace which address it sees. `None`: no answer within `timeout`.
 pub fn seen_as(netns: &Netns, responder: SocketAddr, timeout: Duration) -> io::Result<Option<IpAddr>> {
-    let socket = netns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).flatten()?;
+    let any = if responder.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = netns.run(|| UdpSocket::bind((any, 0))).flatten()?;
     socket.set_read_timeout(Some(timeout))?;
     socket.connect(responder)?;
     socket.send(b"whom do you see?")?;

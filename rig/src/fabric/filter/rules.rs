@@ -1,0 +1,165 @@
+//! The filter's rules as text for `nft`. Pure.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::azure::{INSTANCE_METADATA, WIRESERVER};
+use crate::fabric::{NicId, SINK};
+
+/// What is the same for every NIC. Prerouting comes before routing, so a forged source reaches nothing, not even the
+/// fabric's own services. The fabric never reports errors by ICMP: Azure's is silent.
+const IPV4: &str = "
+table ip fabric {
+  counter no_such_address {}
+  map nics { type ifname : verdict; }
+  chain arriving {
+    type filter hook prerouting priority raw; policy drop;
+    iifname lo accept
+    iifname vmap @nics
+  }
+  chain crossing {
+    type filter hook forward priority filter; policy accept;
+    oifname SINK counter name no_such_address drop
+  }
+  chain for_services {
+    type filter hook input priority filter; policy drop;
+    iifname lo accept
+    tcp dport 80 accept
+  }
+  chain from_services {
+    type filter hook output priority filter; policy accept;
+    meta l4proto icmp drop
+  }
+}
+";
+
+/// The same for IPv6, where the fabric itself has nothing but the gateway's link-local address.
+const IPV6: &str = "
+table ip6 fabric {
+  counter no_such_address {}
+  map nics { type ifname : verdict; }
+  chain arriving {
+    type filter hook prerouting priority raw; policy drop;
+    iifname lo accept
+    iifname vmap @nics
+  }
+  chain crossing {
+    type filter hook forward priority filter; policy accept;
+    oifname SINK counter name no_such_address drop
+  }
+  chain for_services {
+    type filter hook input priority filter; policy drop;
+    iifname lo accept
+    icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } accept
+  }
+  chain from_services {
+    type filter hook output priority filter; policy accept;
+    icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem, echo-reply } drop
+    icmpv6 type nd-redirect drop
+  }
+}
+";
+
+/// The reasons to drop that are counted for each NIC.
+const REASONS: [&str; 3] = ["broadcast", "not_primary", "foreign_source"];
+
+/// What one NIC's chains depend on.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::fabric) struct NicRules {
+    pub(in crate::fabric) id: NicId,
+    pub(in crate::fabric) primary: Ipv4Addr,
+    pub(in crate::fabric) ip_forwarding: bool,
+}
+
+/// The tables of a fabric without NICs.
+pub(super) fn tables(ipv6: bool) -> String {
+    let text = if ipv6 { [IPV4, IPV6].concat() } else { IPV4.to_owned() };
+    text.replace("SINK", SINK)
+}
+
+fn families(ipv6: bool) -> impl Iterator<Item = &'static str> {
+    ["ip", "ip6"].into_iter().take(if ipv6 { 2 } else { 1 })
+}
+
+pub(super) fn add_nic(rules: &NicRules, ipv6: bool) -> String {
+    let nic = rules.id;
+    let mut text = String::new();
+    for family in families(ipv6) {
+        for reason in REASONS {
+            let _ = writeln!(text, "add counter {family} fabric {nic}_{reason}");
+        }
+        let kind = if family == "ip" { "ipv4_addr" } else { "ipv6_addr" };
+        let _ = writeln!(text, "add set {family} fabric {nic}_addresses {{ type {kind}; }}");
+        let _ = writeln!(text, "add chain {family} fabric {nic}");
+    }
+    text.push_str(&chains(rules, ipv6));
+    for family in families(ipv6) {
+        let _ = writeln!(text, "add element {family} fabric nics {{ {nic} : goto {nic} }}");
+    }
+    text
+}
+
+pub(super) fn change_nic(rules: &NicRules, ipv6: bool) -> String {
+    let nic = rules.id;
+    let flush: String = families(ipv6).map(|family| format!("flush chain {family} fabric {nic}\n")).collect();
+    flush + &chains(rules, ipv6)
+}
+
+pub(super) fn remove_nic(nic: NicId, ipv6: bool) -> String {
+    let mut text = String::new();
+    for family in families(ipv6) {
+        let _ = write!(
+            text,
+            "delete element {family} fabric nics {{ {nic} : goto {nic} }}\nflush chain {family} fabric {nic}\n\
+             delete chain {family} fabric {nic}\ndelete set {family} fabric {nic}_addresses\n"
+        );
+        for reason in REASONS {
+            let _ = writeln!(text, "delete counter {family} fabric {nic}_{reason}");
+        }
+    }
+    text
+}
+
+/// `verb` is `add` or `delete`.
+pub(super) fn elements(verb: &str, nic: NicId, addresses: &[IpAddr]) -> String {
+    let mut text = String::new();
+    for (family, of_family) in [("ip", IpAddr::is_ipv4 as fn(&IpAddr) -> bool), ("ip6", IpAddr::is_ipv6)] {
+        let list: Vec<String> = addresses.iter().filter(|address| of_family(address)).map(IpAddr::to_string).collect();
+        if !list.is_empty() {
+            let _ = writeln!(text, "{verb} element {family} fabric {nic}_addresses {{ {} }}", list.join(", "));
+        }
+    }
+    text
+}
+
+/// A NIC's rules. With IP forwarding any source is good, except towards the platform's services.
+fn chains(rules: &NicRules, ipv6: bool) -> String {
+    let NicRules { id: nic, primary, ip_forwarding } = rules;
+    let mut text = format!(
+        "add rule ip fabric {nic} meta pkttype != host counter name {nic}_broadcast drop\n\
+         add rule ip fabric {nic} ip daddr {{ 224.0.0.0/4, 255.255.255.255 }} counter name {nic}_broadcast drop\n\
+         add rule ip fabric {nic} ip daddr {{ {WIRESERVER}, {INSTANCE_METADATA} }} ip saddr != {primary} \
+         counter name {nic}_not_primary drop\n"
+    );
+    if ipv6 {
+        // Neighbour discovery ends at the fabric; reports of group membership nobody needs are no offence.
+        let discovery = "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }";
+        let reports = "icmpv6 type { mld-listener-report, mld-listener-done, mld2-listener-report }";
+        let _ = write!(
+            text,
+            "add rule ip6 fabric {nic} {discovery} ip6 daddr {{ fe80::/10, ff02::/16 }} accept\n\
+             add rule ip6 fabric {nic} {discovery} drop\n\
+             add rule ip6 fabric {nic} {reports} drop\n\
+             add rule ip6 fabric {nic} meta pkttype != host counter name {nic}_broadcast drop\n\
+             add rule ip6 fabric {nic} ip6 daddr ff00::/8 counter name {nic}_broadcast drop\n"
+        );
+    }
+    for family in families(ipv6) {
+        if !ip_forwarding {
+            let drop = format!("counter name {nic}_foreign_source drop");
+            let _ = writeln!(text, "add rule {family} fabric {nic} {family} saddr != @{nic}_addresses {drop}");
+        }
+        let _ = writeln!(text, "add rule {family} fabric {nic} accept");
+    }
+    text
+}

@@ -1,14 +1,19 @@
 //! Azure's side: what is on which NIC ([`nics`]) and the services that tell a node about it.
 
+pub(crate) mod balancer;
 pub mod document;
 pub mod fault;
+pub mod metadata;
 pub mod nics;
+mod server;
 pub mod subnet;
 pub mod wireserver;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+pub use self::balancer::ProbeAnswer;
 pub use self::fault::Fault;
+pub use self::metadata::Metadata;
 pub use self::subnet::Subnet;
 pub use self::wireserver::Wireserver;
 

@@ -64,6 +64,20 @@ pub enum RigError {
     /// The wireserver cannot listen or be served.
     #[error("the wireserver cannot be served")]
     Wireserver(#[source] io::Error),
+    /// The instance metadata service cannot listen or be served.
+    #[error("the instance metadata service cannot be served")]
+    InstanceMetadata(#[source] io::Error),
+    /// A responder cannot listen.
+    #[error("the responder of {subject} cannot listen")]
+    Responder {
+        /// The host it is for.
+        subject: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The load balancer cannot send its probe.
+    #[error("the load balancer's probe cannot be sent")]
+    Probe(#[source] io::Error),
     /// The fabric's router advertisements and neighbour discovery cannot be served.
     #[error("neighbour discovery cannot be served")]
     Discovery(#[source] io::Error),
@@ -122,6 +136,12 @@ pub enum AddressError {
         /// How many were asked for.
         wanted: usize,
     },
+    /// No NIC has it.
+    #[error("{0} is on no NIC")]
+    OnNoNic(IpAddr),
+    /// A route's next hop has no address of the route's family.
+    #[error("the next hop for {0} has no address of that family")]
+    NextHop(IpNet),
     /// The subnet has no IPv6 range.
     #[error("the subnet has no IPv6 range")]
     NoIpv6,

@@ -6,7 +6,7 @@
 //! forwards neither broadcast nor multicast, and answers no ping itself.
 //!
 //! In a dual-stack VNet every link has the same link-local address, [`azure::GATEWAY_V6`], which it advertises as router
-//! ([`discovery`]). Its advertisements name no prefix: a NIC's IPv6 address is a /128 from DHCPv6, and all goes by the
+//! (`discovery`). Its advertisements name no prefix: a NIC's IPv6 address is a /128 from DHCPv6, and all goes by the
 //! gateway. A VNet without IPv6 has none on any link of the fabric.
 //!
 //! One difference from Azure remains: the fabric is a Linux router and takes one from a packet's TTL.
@@ -15,9 +15,10 @@
 
 mod discovery;
 pub mod filter;
+mod outside;
 pub mod routes;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +29,8 @@ use dotfour_datapath::{Batch, KernelError, Mac, Netns, Socket};
 use self::discovery::Discovery;
 pub use self::filter::{Drops, NicDrops};
 use self::filter::{Filter, NicRules};
+pub use self::outside::OutsideId;
+pub(crate) use self::outside::TableRoute;
 use crate::error::AddressError;
 use crate::place::{Place, PlacedNetns};
 use crate::{RigError, azure};
@@ -73,6 +76,8 @@ pub struct NicPlug<'a> {
     pub name: &'a str,
     /// The NIC's primary address: the only one to which wireserver and instance metadata answer.
     pub primary: Ipv4Addr,
+    /// The node's own IPv6 address, if it has one.
+    pub own_ipv6: Option<Ipv6Addr>,
 }
 
 /// The fabric of one VNet.
@@ -152,7 +157,7 @@ impl Fabric {
         self.run(batch)?;
         // Otherwise the answer comes after a random part of 0.8 seconds.
         self.netns.set_sysctl(&format!("net/ipv4/neigh/{name}/proxy_delay"), "0")?;
-        let rules = NicRules { id: nic.id, primary: nic.primary, ip_forwarding: false };
+        let rules = NicRules { id: nic.id, primary: nic.primary, own_ipv6: nic.own_ipv6, ip_forwarding: false };
         self.filter.add_nic(self.netns.netns(), &rules)
     }
 
@@ -201,8 +206,8 @@ impl Fabric {
     }
 
     /// Lets a NIC send from any address (`enableIPForwarding`), or not.
-    pub fn set_ip_forwarding(&self, nic: NicId, primary: Ipv4Addr, enabled: bool) -> Result<(), RigError> {
-        self.filter.change_nic(self.netns.netns(), &NicRules { id: nic, primary, ip_forwarding: enabled })
+    pub fn set_ip_forwarding(&self, nic: NicId, enabled: bool) -> Result<(), RigError> {
+        self.filter.set_ip_forwarding(self.netns.netns(), nic, enabled)
     }
 
     /// How many packets have been dropped, and why.

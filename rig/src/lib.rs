@@ -6,10 +6,12 @@
 //! - [`sandbox`] puts a program into user, mount, network and process namespaces of its own, so that nothing it makes
 //!   can touch the machine or outlive it. A program that uses the rig calls [`sandbox::enter`] first thing in `main`.
 //! - [`place`] says where in there files and named namespaces go.
-//! - [`vnet`] is the VNet: which address is on which NIC. It keeps the [`fabric`], which moves packets, and the
+//! - [`vnet`] is the VNet: which address of either family is on which NIC, the subnet's route table, the load balancer's
+//!   probes. It keeps the [`fabric`], which moves packets, and the
 //!   [`azure`] services, which answer the nodes, in step.
 //! - [`node`] is a virtual machine with a NIC, [`daemon`] runs `dotfour-ipamd` on it, [`pod`] is a pod's namespace, and
 //!   [`runtime`] calls CNI plugins for it exactly as libcni does.
+//! - [`outside`] is what a VNet talks to: hosts in a peered VNet, on-prem and on the internet, which say whom they see.
 //! - [`probe`] sends packets from inside any namespace and says what came back.
 //!
 //! ```no_run
@@ -29,6 +31,9 @@
 //! }
 //! ```
 //!
+//! A VNet with the subnet `"10.240.0.0/16,fd00:10:240::/64"` is dual-stack, and so is a node of
+//! [`NodeConfig::dual_stack`] on it.
+//!
 //! Nothing here ships to a node, and the rig knows nothing of Dotfour's insides: what Azure would refuse, it refuses
 //! to whoever asks.
 
@@ -38,6 +43,7 @@ pub mod demo;
 pub mod error;
 pub mod fabric;
 pub mod node;
+pub mod outside;
 pub mod place;
 pub mod pod;
 pub mod probe;
@@ -51,6 +57,7 @@ pub use azure::Subnet;
 pub use daemon::{Daemon, DaemonConfig};
 pub use error::RigError;
 pub use node::{Node, NodeConfig};
+pub use outside::{Outside, OutsideConfig, UserRoute, Where};
 pub use place::Place;
 pub use pod::Pod;
 pub use runtime::{Network, Runtime};

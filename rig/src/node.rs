@@ -93,7 +93,8 @@ impl Node {
         fs::create_dir_all(&state_dir).map_err(|source| RigError::File { path: state_dir.clone(), source })?;
         netns.set_sysctl("net/ipv4/ip_forward", "1")?;
         let address = nic.primary().ok_or(crate::error::AddressError::NoNic)?;
-        let plug = NicPlug { id, mac: nic.mac, node: netns.netns(), name: NIC, primary: address };
+        let plug =
+            NicPlug { id, mac: nic.mac, node: netns.netns(), name: NIC, primary: address, own_ipv6: nic.own_ipv6() };
         fabric.plug(&plug)?;
 
         let failed = |source: KernelError| RigError::Kernel { subject: name.clone(), source };

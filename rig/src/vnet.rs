@@ -1,16 +1,18 @@
 //! The VNet: which address is on which NIC, and the fabric and services that obey it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::azure::nics::{Nic, Nics};
-use crate::azure::{Subnet, Wireserver};
+use crate::azure::{Metadata, ProbeAnswer, Subnet, WIRESERVER, Wireserver, balancer};
 use crate::error::AddressError;
-use crate::fabric::{Drops, Fabric, NicId};
+use crate::fabric::{Drops, Fabric, NicId, OutsideId, TableRoute};
 use crate::node::{NicLease, Node, NodeConfig};
+use crate::outside::{Outside, OutsideConfig, UserRoute, Where};
+use crate::probe::{Responder, Seen};
 use crate::{Place, RigError};
 
 /// How a VNet is built.
@@ -26,10 +28,14 @@ pub struct VnetConfig {
 #[derive(Debug)]
 pub struct Vnet {
     config: VnetConfig,
-    // Stopped before the fabric, whose namespace it listens in.
+    // Stopped before the fabric, whose namespace they listen in.
     wireserver: Wireserver,
+    metadata: Metadata,
+    ports: Responder,
     fabric: Fabric,
     nics: Arc<Mutex<Nics>>,
+    /// What is outside, in the order of the hosts' numbers.
+    outside: Mutex<Vec<(Where, Vec<IpAddr>)>>,
 }
 
 impl Vnet {
@@ -39,7 +45,11 @@ impl Vnet {
         let nics = Arc::new(Mutex::new(Nics::new(config.subnet)));
         let fabric = Fabric::build(&config.place, config.subnet.ipv6().is_some())?;
         let wireserver = Wireserver::start(&fabric, Arc::clone(&nics))?;
-        Ok(Vnet { config, wireserver, fabric, nics })
+        let metadata = Metadata::start(&fabric, Arc::clone(&nics))?;
+        let tcp = [53, 32526].map(|port| SocketAddr::from((WIRESERVER, port)));
+        let udp = [SocketAddr::from((WIRESERVER, 53))];
+        let ports = Responder::start(fabric.netns().netns(), &tcp, &udp).map_err(RigError::Wireserver)?;
+        Ok(Vnet { config, wireserver, metadata, ports, fabric, nics, outside: Mutex::default() })
     }
 
     /// Adds a node with a NIC that has the lowest free addresses of the subnet.
@@ -122,7 +132,56 @@ impl Vnet {
 
     /// Sets `enableIPForwarding` of a node's NIC: with it, the NIC may send from any address.
     pub fn set_ip_forwarding(&self, node: &Node, enabled: bool) -> Result<(), RigError> {
-        self.fabric.set_ip_forwarding(node.nic(), node.address(), enabled)
+        self.fabric.set_ip_forwarding(node.nic(), enabled)
+    }
+
+    /// Adds a host outside the VNet.
+    pub fn add_outside(&self, config: &OutsideConfig) -> Result<Outside, RigError> {
+        let mut outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = u32::try_from(outside.len()).unwrap_or(u32::MAX);
+        let id = OutsideId { number, internet: config.place == Where::Internet };
+        let host = Outside::build(&self.config.place, &self.fabric, id, config)?;
+        outside.push((config.place, config.addresses.clone()));
+        Ok(host)
+    }
+
+    /// Takes an outside host's link away. What runs there keeps running, unplugged.
+    pub fn remove_outside(&self, host: &Outside) -> Result<(), RigError> {
+        self.fabric.unplug_outside(host.id())
+    }
+
+    /// Puts a route table in the place of the subnet's one before; an empty one is none. It holds for what NICs send, and
+    /// as in Azure the longest prefix wins: the subnet, peered and on-prem hosts are still reached directly, unless a route
+    /// of the table is as long. The platform's addresses are always reached directly.
+    pub fn set_route_table(&self, routes: &[UserRoute<'_>]) -> Result<(), RigError> {
+        let mut table = Vec::new();
+        for UserRoute { prefix, next_hop } in routes {
+            let by = next_hop.address_for(*prefix).ok_or(AddressError::NextHop(*prefix))?;
+            table.push(TableRoute::To(*prefix, next_hop.id(), by));
+        }
+        if !table.is_empty() {
+            let outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+            let near = outside.iter().filter(|(place, _)| *place != Where::Internet);
+            let hosts = near.flat_map(|(_, addresses)| addresses.iter().map(|address| IpNet::from(*address)));
+            let own = self.config.subnet.ranges().chain(hosts);
+            let beaten = |range: &IpNet| routes.iter().any(|route| route.prefix.trunc() == range.trunc());
+            table.extend(own.filter(|range| !beaten(range)).map(TableRoute::Ordinary));
+        }
+        self.fabric.set_route_table(&table)
+    }
+
+    /// Probes a NIC's address and port as Azure's load balancer does: a TCP connection from 168.63.129.16, or for IPv6
+    /// from fe80::1234:5678:9abc.
+    pub fn balancer_probe(&self, target: SocketAddr, timeout: Duration) -> Result<ProbeAnswer, RigError> {
+        let nic = self.nics().with_address(target.ip()).ok_or(AddressError::OnNoNic(target.ip()))?;
+        let link = self.fabric.link_of(nic);
+        balancer::probe(self.fabric.netns().netns(), target, link, timeout).map_err(RigError::Probe)
+    }
+
+    /// Who came to the platform's other ports on 168.63.129.16, 53 (TCP and UDP) and 32526 (TCP), where nothing is but
+    /// an answer with the source seen ([`crate::probe::ask`]). For port 80 see [`Wireserver::asked`].
+    pub fn platform_seen(&self) -> Vec<Seen> {
+        self.ports.seen()
     }
 
     /// Packets the fabric has dropped so far.
@@ -133,6 +192,11 @@ impl Vnet {
     /// The wireserver, to make it misbehave.
     pub fn wireserver(&self) -> &Wireserver {
         &self.wireserver
+    }
+
+    /// The instance metadata service, for who asked.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
     }
 
     /// The fabric, for its namespace.

@@ -122,6 +122,11 @@ impl Nics {
         self.nics.values().find(|nic| nic.primary() == Some(address))
     }
 
+    /// The NIC that has this address, primary or not.
+    pub fn with_address(&self, address: IpAddr) -> Option<NicId> {
+        self.nics.iter().find(|(_, nic)| nic.addresses.contains(&address)).map(|(id, _)| *id)
+    }
+
     /// Adds addresses to a NIC; all of them or none.
     pub fn attach(&mut self, id: NicId, addresses: &[IpAddr], now: Instant) -> Result<(), AddressError> {
         for (i, address) in addresses.iter().enumerate() {

@@ -1,28 +1,24 @@
 //! The wireserver: plain HTTP on 168.63.129.16, port 80, in the fabric.
 //!
-//! It runs on a thread of its own with a runtime of its own, so that the rig's users need none. Requests from anything
+//! Requests from anything
 //! but a NIC's primary address do not get this far: [`crate::fabric`] drops them.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::sync::oneshot;
 
 use super::document::{Facts, write};
 use super::nics::Nics;
+use super::server::Server;
 use super::{Fault, WIRESERVER};
 use crate::RigError;
 use crate::fabric::Fabric;
@@ -35,8 +31,7 @@ const QUERY: &str = "comp=nmagent&type=getinterfaceinfov1";
 #[derive(Debug)]
 pub struct Wireserver {
     shared: Arc<Shared>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _server: Server,
 }
 
 #[derive(Debug)]
@@ -44,6 +39,7 @@ struct Shared {
     nics: Arc<Mutex<Nics>>,
     faults: Mutex<Faults>,
     requests: AtomicUsize,
+    asked: Mutex<Vec<IpAddr>>,
 }
 
 #[derive(Debug, Default)]
@@ -55,30 +51,12 @@ struct Faults {
 impl Wireserver {
     /// Starts it in the fabric.
     pub fn start(fabric: &Fabric, nics: Arc<Mutex<Nics>>) -> Result<Self, RigError> {
-        let listener = fabric
-            .netns()
-            .netns()
-            .run(|| TcpListener::bind((WIRESERVER, 80)))
-            .flatten()
-            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-            .map_err(RigError::Wireserver)?;
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RigError::Wireserver)?;
-        let shared = Arc::new(Shared { nics, faults: Mutex::default(), requests: AtomicUsize::new(0) });
-        let (stop, stopped) = oneshot::channel();
+        let shared =
+            Arc::new(Shared { nics, faults: Mutex::default(), requests: AtomicUsize::new(0), asked: Mutex::default() });
         let served = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("wireserver".to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = serve(listener, served) => {}
-                        _ = stopped => {}
-                    }
-                });
-            })
-            .map_err(RigError::Wireserver)?;
-        Ok(Wireserver { shared, stop: Some(stop), thread: Some(thread) })
+        let answer = move |request, peer| answer(request, peer, Arc::clone(&served));
+        let server = Server::start("wireserver", fabric, WIRESERVER, answer).map_err(RigError::Wireserver)?;
+        Ok(Wireserver { shared, _server: server })
     }
 
     /// Makes it misbehave towards every node, from the next request on. [`Fault::None`] ends it.
@@ -97,14 +75,10 @@ impl Wireserver {
     pub fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::Relaxed)
     }
-}
 
-impl Drop for Wireserver {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+    /// The addresses that asked for anything, one for each request, oldest first.
+    pub fn asked(&self) -> Vec<IpAddr> {
+        self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -133,25 +107,9 @@ impl Shared {
     }
 }
 
-async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(e) => return eprintln!("wireserver: {e}"),
-    };
-    loop {
-        // A connection that failed before it was accepted concerns only its client.
-        let Ok((stream, peer)) = listener.accept().await else { continue };
-        let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            let service = service_fn(move |request| answer(request, peer, Arc::clone(&shared)));
-            // Errors here are the client's leaving or a fault that was asked for.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
-}
-
 /// Answers one request. An error closes the connection without a byte.
 async fn answer(request: Request<Incoming>, peer: SocketAddr, shared: Arc<Shared>) -> io::Result<Response<Document>> {
+    shared.asked.lock().unwrap_or_else(PoisonError::into_inner).push(peer.ip());
     let IpAddr::V4(node) = peer.ip() else { return Ok(status(StatusCode::NOT_FOUND)) };
     if request.uri().path() != PATH || request.uri().query() != Some(QUERY) {
         return Ok(status(StatusCode::NOT_FOUND));

@@ -1,20 +1,23 @@
 //! What a NIC may not send, and how often it tried.
 //!
-//! One nftables table for each family in the fabric's namespace ([`rules`]). Each NIC has a chain and a set with its addresses; every reason to drop
-//! has a counter per NIC. The rules are few and change by hand of a test, so they go through the `nft` program as text.
+//! One nftables table for each family in the fabric's namespace (`rules`). Each NIC has a chain and a set with its
+//! addresses; every reason to drop has a counter per NIC. The rules are few and change by hand of a test, so they go through the `nft` program as text.
 
 mod rules;
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dotfour_datapath::Netns;
 use serde::Deserialize;
 
-pub(super) use self::rules::NicRules;
+pub(super) use self::rules::{MARK, NicRules};
 use super::NicId;
+use crate::error::AddressError;
 use crate::{RigError, program};
 
 /// Packets dropped so far.
@@ -22,6 +25,8 @@ use crate::{RigError, program};
 pub struct Drops {
     /// Sent to an address that is on no NIC.
     pub no_such_address: u64,
+    /// Sent to the internet from an address that is not a NIC's own, and so has no outbound NAT.
+    pub no_outbound: u64,
     /// What each NIC sent that it may not.
     pub nics: Vec<(NicId, NicDrops)>,
 }
@@ -48,11 +53,13 @@ pub struct NicDrops {
 pub(super) struct Filter {
     nft: PathBuf,
     ipv6: bool,
+    /// What each NIC's rules are made of; held for look-ups only.
+    nics: Mutex<BTreeMap<NicId, NicRules>>,
 }
 
 impl Filter {
     pub(super) fn new(ipv6: bool) -> Result<Self, RigError> {
-        Ok(Filter { nft: program::find("nft", "nftables")?, ipv6 })
+        Ok(Filter { nft: program::find("nft", "nftables")?, ipv6, nics: Mutex::default() })
     }
 
     pub(super) fn install(&self, fabric: &Netns) -> Result<(), RigError> {
@@ -60,15 +67,23 @@ impl Filter {
     }
 
     pub(super) fn add_nic(&self, fabric: &Netns, nic: &NicRules) -> Result<(), RigError> {
-        self.apply(fabric, &rules::add_nic(nic, self.ipv6))
+        self.apply(fabric, &rules::add_nic(nic, self.ipv6))?;
+        self.nics().insert(nic.id, *nic);
+        Ok(())
     }
 
-    pub(super) fn change_nic(&self, fabric: &Netns, nic: &NicRules) -> Result<(), RigError> {
-        self.apply(fabric, &rules::change_nic(nic, self.ipv6))
+    pub(super) fn set_ip_forwarding(&self, fabric: &Netns, nic: NicId, enabled: bool) -> Result<(), RigError> {
+        let known = self.nics().get(&nic).copied().ok_or(AddressError::NoNic)?;
+        self.apply(fabric, &rules::change_nic(&NicRules { ip_forwarding: enabled, ..known }, self.ipv6))
     }
 
     pub(super) fn remove_nic(&self, fabric: &Netns, nic: NicId) -> Result<(), RigError> {
-        self.apply(fabric, &rules::remove_nic(nic, self.ipv6))
+        let known = self.nics().remove(&nic).ok_or(AddressError::NoNic)?;
+        self.apply(fabric, &rules::remove_nic(&known, self.ipv6))
+    }
+
+    fn nics(&self) -> MutexGuard<'_, BTreeMap<NicId, NicRules>> {
+        self.nics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn allow_sources(&self, fabric: &Netns, nic: NicId, addresses: &[IpAddr]) -> Result<(), RigError> {
@@ -137,6 +152,10 @@ fn parse_counters(json: &str) -> serde_json::Result<Drops> {
     for Counter { name, packets } in listing.nftables.into_iter().filter_map(|object| object.counter) {
         if name == "no_such_address" {
             drops.no_such_address += packets;
+            continue;
+        }
+        if name == "no_outbound" {
+            drops.no_outbound += packets;
             continue;
         }
         let Some((nic, reason)) = name.split_once('_') else { continue };

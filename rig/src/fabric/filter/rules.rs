@@ -1,56 +1,76 @@
 //! The filter's rules as text for `nft`. Pure.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::azure::{INSTANCE_METADATA, WIRESERVER};
 use crate::fabric::{NicId, SINK};
 
+/// What a packet from a NIC carries while it crosses the fabric, for the route table's sake.
+pub(in crate::fabric) const MARK: u32 = 1;
+
 /// What is the same for every NIC. Prerouting comes before routing, so a forged source reaches nothing, not even the
-/// fabric's own services. The fabric never reports errors by ICMP: Azure's is silent.
-const IPV4: &str = "
+/// fabric's own services. What comes back to those without opening a connection answers a load balancer's probe. The fabric never reports errors by ICMP: Azure's is silent.
+const IPV4: &str = r#"
 table ip fabric {
+  set own { type ipv4_addr; }
   counter no_such_address {}
+  counter no_outbound {}
   map nics { type ifname : verdict; }
   chain arriving {
     type filter hook prerouting priority raw; policy drop;
     iifname lo accept
+    iifname "net*" tcp flags & (syn | ack) == syn drop
+    iifname "net*" accept
+    iifname "out*" accept
+    iifname "nic*" meta mark set MARK
     iifname vmap @nics
   }
   chain crossing {
     type filter hook forward priority filter; policy accept;
     oifname SINK counter name no_such_address drop
+    iifname "nic*" oifname "net*" ip saddr != @own counter name no_outbound drop
   }
   chain for_services {
     type filter hook input priority filter; policy drop;
     iifname lo accept
-    tcp dport 80 accept
+    tcp dport { 53, 80, 32526 } accept
+    udp dport 53 accept
+    tcp flags & (syn | ack) != syn accept
   }
   chain from_services {
     type filter hook output priority filter; policy accept;
     meta l4proto icmp drop
   }
 }
-";
+"#;
 
 /// The same for IPv6, where the fabric itself has nothing but the gateway's link-local address.
-const IPV6: &str = "
+const IPV6: &str = r#"
 table ip6 fabric {
+  set own { type ipv6_addr; }
   counter no_such_address {}
+  counter no_outbound {}
   map nics { type ifname : verdict; }
   chain arriving {
     type filter hook prerouting priority raw; policy drop;
     iifname lo accept
+    iifname "net*" tcp flags & (syn | ack) == syn drop
+    iifname "net*" accept
+    iifname "out*" accept
+    iifname "nic*" meta mark set MARK
     iifname vmap @nics
   }
   chain crossing {
     type filter hook forward priority filter; policy accept;
     oifname SINK counter name no_such_address drop
+    iifname "nic*" oifname "net*" ip6 saddr != @own counter name no_outbound drop
   }
   chain for_services {
     type filter hook input priority filter; policy drop;
     iifname lo accept
     icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } accept
+    tcp flags & (syn | ack) != syn accept
   }
   chain from_services {
     type filter hook output priority filter; policy accept;
@@ -58,7 +78,7 @@ table ip6 fabric {
     icmpv6 type nd-redirect drop
   }
 }
-";
+"#;
 
 /// The reasons to drop that are counted for each NIC.
 const REASONS: [&str; 3] = ["broadcast", "not_primary", "foreign_source"];
@@ -68,13 +88,14 @@ const REASONS: [&str; 3] = ["broadcast", "not_primary", "foreign_source"];
 pub(in crate::fabric) struct NicRules {
     pub(in crate::fabric) id: NicId,
     pub(in crate::fabric) primary: Ipv4Addr,
+    pub(in crate::fabric) own_ipv6: Option<Ipv6Addr>,
     pub(in crate::fabric) ip_forwarding: bool,
 }
 
 /// The tables of a fabric without NICs.
 pub(super) fn tables(ipv6: bool) -> String {
     let text = if ipv6 { [IPV4, IPV6].concat() } else { IPV4.to_owned() };
-    text.replace("SINK", SINK)
+    text.replace("SINK", SINK).replace("MARK", &MARK.to_string())
 }
 
 fn families(ipv6: bool) -> impl Iterator<Item = &'static str> {
@@ -96,7 +117,13 @@ pub(super) fn add_nic(rules: &NicRules, ipv6: bool) -> String {
     for family in families(ipv6) {
         let _ = writeln!(text, "add element {family} fabric nics {{ {nic} : goto {nic} }}");
     }
-    text
+    text + &own("add", rules)
+}
+
+/// `verb` is `add` or `delete`.
+fn own(verb: &str, rules: &NicRules) -> String {
+    let v6 = rules.own_ipv6.map(|own| format!("{verb} element ip6 fabric own {{ {own} }}\n"));
+    format!("{verb} element ip fabric own {{ {} }}\n{}", rules.primary, v6.unwrap_or_default())
 }
 
 pub(super) fn change_nic(rules: &NicRules, ipv6: bool) -> String {
@@ -105,8 +132,9 @@ pub(super) fn change_nic(rules: &NicRules, ipv6: bool) -> String {
     flush + &chains(rules, ipv6)
 }
 
-pub(super) fn remove_nic(nic: NicId, ipv6: bool) -> String {
-    let mut text = String::new();
+pub(super) fn remove_nic(rules: &NicRules, ipv6: bool) -> String {
+    let nic = rules.id;
+    let mut text = own("delete", rules);
     for family in families(ipv6) {
         let _ = write!(
             text,
@@ -134,10 +162,12 @@ pub(super) fn elements(verb: &str, nic: NicId, addresses: &[IpAddr]) -> String {
 
 /// A NIC's rules. With IP forwarding any source is good, except towards the platform's services.
 fn chains(rules: &NicRules, ipv6: bool) -> String {
-    let NicRules { id: nic, primary, ip_forwarding } = rules;
+    let NicRules { id: nic, primary, ip_forwarding, .. } = rules;
     let mut text = format!(
         "add rule ip fabric {nic} meta pkttype != host counter name {nic}_broadcast drop\n\
          add rule ip fabric {nic} ip daddr {{ 224.0.0.0/4, 255.255.255.255 }} counter name {nic}_broadcast drop\n\
+         add rule ip fabric {nic} ip daddr {WIRESERVER} ip saddr @{nic}_addresses tcp dport 32768-60999 \
+         tcp flags & (syn | ack) != syn accept\n\
          add rule ip fabric {nic} ip daddr {{ {WIRESERVER}, {INSTANCE_METADATA} }} ip saddr != {primary} \
          counter name {nic}_not_primary drop\n"
     );

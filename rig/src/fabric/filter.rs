@@ -1,7 +1,8 @@
 //! What a NIC may not send, and how often it tried.
 //!
 //! One nftables table for each family in the fabric's namespace (`rules`). Each NIC has a chain and a set with its
-//! addresses; every reason to drop has a counter per NIC. The rules are few and change by hand of a test, so they go through the `nft` program as text.
+//! addresses; every reason to drop has a counter per NIC. The rules are few and change by hand of a test, so they go
+//! through the `nft` program as text.
 
 mod rules;
 

@@ -95,12 +95,16 @@ fn a_host_outside_reaches_a_nic_but_the_internet_opens_no_connection(place: Plac
     let on_prem = host(&vnet, Where::OnPrem, &["192.168.7.9"]);
     let internet = host(&vnet, Where::Internet, &["198.51.100.7"]);
     let pod = SocketAddr::from(([10, 240, 0, 5], 7000));
-    let _responder = Responder::start(node.netns(), &[pod], &[pod]).unwrap();
+    let own = SocketAddr::from((node.address(), 7000));
+    let _responder = Responder::start(node.netns(), &[pod, own], &[pod, own]).unwrap();
     for transport in BOTH {
         let answer = ask(on_prem.netns(), transport, None, pod, SOON).unwrap();
         assert_eq!(answer.map(|seen| seen.ip()), Some(on_prem.addresses()[0]), "{transport:?}");
     }
-    assert_eq!(ask(internet.netns(), Transport::Tcp, None, pod, A_WHILE).unwrap(), None);
+    // Not even to the address that is seen there.
+    for refused in [pod, own] {
+        assert_eq!(ask(internet.netns(), Transport::Tcp, None, refused, A_WHILE).unwrap(), None, "{refused}");
+    }
     vnet.remove_outside(&on_prem).unwrap();
     assert_eq!(ask(on_prem.netns(), Transport::Udp, None, pod, A_WHILE).unwrap(), None);
 }

@@ -1,7 +1,8 @@
 //! One caller, one contestant after the other, round by round: what changes on the machine changes for all of them.
 //!
-//! In a round everybody adds a pod, then everybody deletes it; the order changes from round to round, so that nobody is
-//! always behind the same one. After each DEL the race waits until its link is gone: a plugin that deletes links later
+//! In a round everybody adds a pod, then everybody deletes it. Who comes behind whom matters: behind a large program the
+//! caches are cold. So the order changes from round to round until everybody has been behind everybody equally often (a
+//! Williams design). After each DEL the race waits until its link is gone: a plugin that deletes links later
 //! shall not do it in somebody else's time.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -110,11 +111,16 @@ pub(crate) fn sandboxes(contestant: &Contestant, name: &str, count: usize) -> Re
     Ok(pods.collect::<Result<_, _>>()?)
 }
 
-/// The order of a round: one place further each time, and every second time backwards.
+/// The order of a round: first and last, second and last but one, and so on, taken in turn, and everybody one further each
+/// round. In twice as many rounds as there are contestants, each comes directly behind each other one twice: where their
+/// number is odd, that takes every second round backwards.
 pub(crate) fn order(count: usize, round: usize) -> impl Iterator<Item = usize> {
+    let (shift, backwards) =
+        if count.is_multiple_of(2) { (round, false) } else { (round / 2, !round.is_multiple_of(2)) };
     (0..count).map(move |place| {
-        let place = (place + round / 2) % count;
-        if round.is_multiple_of(2) { place } else { count - 1 - place }
+        let place = if backwards { count - 1 - place } else { place };
+        let folded = if place.is_multiple_of(2) { place / 2 } else { count - 1 - place / 2 };
+        (folded + shift) % count
     })
 }
 
@@ -174,19 +180,23 @@ fn run(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     #[test]
-    fn everybody_has_one_turn_a_round_and_every_place_in_time() {
-        let mut first = std::collections::BTreeSet::new();
-        let mut behind = std::collections::BTreeSet::new();
-        for round in 0..10 {
-            let order: Vec<usize> = super::order(5, round).collect();
-            let mut sorted = order.clone();
-            sorted.sort_unstable();
-            assert_eq!(sorted, [0, 1, 2, 3, 4]);
-            first.extend(order.first().copied());
-            behind.extend(order.iter().skip_while(|place| **place != 2).nth(1).copied());
+    fn everybody_has_one_turn_a_round_and_is_behind_everybody_else_equally_often() {
+        for count in 2..12 {
+            let mut behind: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+            for round in 0..2 * count {
+                let order: Vec<usize> = super::order(count, round).collect();
+                for pair in order.windows(2) {
+                    *behind.entry((pair[0], pair[1])).or_default() += 1;
+                }
+                let mut sorted = order;
+                sorted.sort_unstable();
+                assert_eq!(sorted, (0..count).collect::<Vec<_>>());
+            }
+            assert_eq!(behind.len(), count * (count - 1), "of {count}");
+            assert!(behind.values().all(|times| *times == 2), "of {count}: {behind:?}");
         }
-        assert_eq!(first.len(), 5);
-        assert_eq!(behind.len(), 2, "the neighbours on both sides");
     }
 }

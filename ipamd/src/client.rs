@@ -30,7 +30,7 @@ pub enum ClientError {
     #[error(transparent)]
     Refused(#[from] Failure),
     /// The daemon answered something else.
-    #[error("the daemon's answer is not a status; install dotfourctl and the daemon from the same release")]
+    #[error("the daemon's answer is not one to the question; install dotfourctl and the daemon from the same release")]
     Unexpected,
 }
 
@@ -46,15 +46,28 @@ pub fn status(socket: &Path) -> Result<NodeStatus, ClientError> {
     Ok(whole)
 }
 
+/// Whether an ADD could be served, as a runtime's STATUS asks. Waits 5 s at most.
+pub fn ready(socket: &Path) -> Result<(), ClientError> {
+    match ask(socket, Call::Ready)? {
+        Reply::Ready => Ok(()),
+        Reply::Failed(failure) => Err(failure.into()),
+        _ => Err(ClientError::Unexpected),
+    }
+}
+
 fn page(socket: &Path, question: Status) -> Result<NodeStatus, ClientError> {
-    let request = encode_request(&Request::new(Call::Status(question)))?;
-    let bytes =
-        exchange(socket, &request).map_err(|source| ClientError::Unreachable { socket: socket.to_owned(), source })?;
-    match decode_reply(&bytes)? {
+    match ask(socket, Call::Status(question))? {
         Reply::Status(status) => Ok(status),
         Reply::Failed(failure) => Err(failure.into()),
         _ => Err(ClientError::Unexpected),
     }
+}
+
+fn ask(socket: &Path, call: Call) -> Result<Reply, ClientError> {
+    let request = encode_request(&Request::new(call))?;
+    let bytes =
+        exchange(socket, &request).map_err(|source| ClientError::Unreachable { socket: socket.to_owned(), source })?;
+    Ok(decode_reply(&bytes)?)
 }
 
 fn exchange(path: &Path, request: &[u8]) -> Result<Vec<u8>, Errno> {

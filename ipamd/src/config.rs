@@ -7,11 +7,13 @@ use ipnet::IpNet;
 
 use crate::pool::{Families, Rest};
 
+mod cni;
 mod masquerade;
 mod metrics;
 mod range;
 mod raw;
 
+pub use cni::{Cni, DEFAULT_BIN_DIR, DEFAULT_CONF_DIR};
 pub use masquerade::{Masquerade, Metadata};
 pub use metrics::MetricsTarget;
 pub use range::AddressRange;
@@ -50,6 +52,8 @@ pub struct Config {
     pub metrics: MetricsTarget,
     /// From how long on an ADD is reported as slow.
     pub slow_add: Duration,
+    /// Where the container runtime looks for plugins and network configurations.
+    pub cni: Cni,
 }
 
 /// The address source.

@@ -17,6 +17,8 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::errors::{counts_in_words, with_source};
 use crate::forwarding::{self, ForwardingError};
+use crate::install::publisher::Publisher;
+use crate::install::settings::Settings;
 use crate::keeper::{self, Notice};
 use crate::kernel::{NodeView, ObserveError, observe};
 use crate::lease::journal::remember;
@@ -153,7 +155,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     let metrics = Metrics::new(config.slow_add);
     // Before the node forwards, and before any pod is served.
     let rules = Rules::start(config, &nic, pod_networks(report, &pool), metrics.rules.clone())?;
-    forwarding::ensure(families, &nic.name)?;
+    forwarding::ensure(families, &nic.name, &settings(&config.state_dir)?)?;
 
     let netlink = |source| StartError::Setup { what: "open a netlink socket", source };
     let (janitor, janitor_thread) = Janitor::start(Socket::open().map_err(netlink)?).map_err(netlink)?;
@@ -179,6 +181,10 @@ async fn serve(config: &Config) -> Result<(), StartError> {
         "serving on {}: {counts}", config.socket.display()
     );
 
+    // The node's promise, so it is the last thing.
+    let mut publisher = Publisher::new(config);
+    publisher.iter_mut().for_each(Publisher::look);
+
     let mut refill = Refill::new(source, Arc::clone(&node), config, notices.clone(), rules);
     refill.note_nic_addresses(&view);
     let mut refresh = tokio::time::interval(config.refresh);
@@ -188,7 +194,10 @@ async fn serve(config: &Config) -> Result<(), StartError> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = refresh.tick() => refill.look().await,
+            _ = refresh.tick() => {
+                refill.look().await;
+                publisher.iter_mut().for_each(Publisher::look);
+            }
         }
     }
     info!("stopping; pods keep their wiring");
@@ -305,6 +314,11 @@ async fn first_report(source: &AddressSource) -> Result<Vec<NicView>, StartError
         attempt += 1;
         tokio::time::sleep(SOURCE_RETRY).await;
     }
+}
+
+/// The kernel's settings, which are on record in the state directory once they are changed.
+fn settings(state_dir: &Path) -> Result<Settings, StartError> {
+    Settings::new(state_dir).map_err(|source| StartError::Setup { what: "read the boot id", source })
 }
 
 /// A place in the range of link indexes that differs from start to start and is behind every link there is.

@@ -5,14 +5,12 @@
 //! alone (ARCHITECTURE.md).
 
 use std::io;
-use std::path::{Path, PathBuf};
 
 use tracing::info;
 
+use crate::install::settings::Settings;
 use crate::pool::Families;
 
-/// Where the kernel has its network settings.
-const SETTINGS: &str = "/proc/sys/net";
 const FORWARDING: &str = "ipv4/ip_forward";
 const FORWARDING_V6: &str = "ipv6/conf/all/forwarding";
 /// What new links, pods' among them, take over.
@@ -40,12 +38,9 @@ pub enum ForwardingError {
     Ipv6Disabled,
 }
 
-/// Turns forwarding on for these families. What is as it should be is not written.
-pub fn ensure(families: Families, nic: &str) -> Result<(), ForwardingError> {
-    ensure_under(Path::new(SETTINGS), families, nic)
-}
-
-fn ensure_under(settings: &Path, families: Families, nic: &str) -> Result<(), ForwardingError> {
+/// Turns forwarding on for these families. What is as it should be is not written; what is not is on record with what it
+/// was, so that `uninstall` can put it back.
+pub fn ensure(families: Families, nic: &str, settings: &Settings) -> Result<(), ForwardingError> {
     // For IPv6 pods too: they may be joined by IPv4 ones without a restart of whatever reads this setting.
     set(settings, FORWARDING, "1")?;
     if !families.v6 {
@@ -62,32 +57,27 @@ fn ensure_under(settings: &Path, families: Families, nic: &str) -> Result<(), Fo
     set(settings, FORWARDING_V6, "1")
 }
 
-fn read(settings: &Path, setting: &str) -> Result<String, ForwardingError> {
-    let path = settings.join(setting);
-    let read = std::fs::read_to_string(&path).map_err(|source| refused(path, "a known value", source))?;
-    Ok(read.trim().to_owned())
+fn read(settings: &Settings, setting: &str) -> Result<String, ForwardingError> {
+    settings.get(setting).map_err(|source| refused(settings, setting, "a known value", source))
 }
 
-fn set(settings: &Path, setting: &str, wanted: &'static str) -> Result<(), ForwardingError> {
-    let was = read(settings, setting)?;
-    if was == wanted {
-        return Ok(());
+fn set(settings: &Settings, setting: &str, wanted: &'static str) -> Result<(), ForwardingError> {
+    let changed = settings.set(setting, wanted).map_err(|source| refused(settings, setting, wanted, source))?;
+    if let Some(was) = changed {
+        info!(was, "net.{} is {wanted} now", setting.replace('/', "."));
     }
-    let path = settings.join(setting);
-    std::fs::write(&path, wanted).map_err(|source| refused(path, wanted, source))?;
-    info!(was, "net.{} is {wanted} now", setting.replace('/', "."));
     Ok(())
 }
 
-fn refused(path: PathBuf, wanted: &'static str, source: io::Error) -> ForwardingError {
-    ForwardingError::Refused { setting: path.display().to_string(), wanted, source }
+fn refused(settings: &Settings, setting: &str, wanted: &'static str, source: io::Error) -> ForwardingError {
+    ForwardingError::Refused { setting: settings.path(setting).display().to_string(), wanted, source }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn settings(values: &[(&str, &str)]) -> tempfile::TempDir {
+    fn node_with(values: &[(&str, &str)]) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         for (setting, value) in values {
             let path = directory.path().join(setting);
@@ -97,8 +87,13 @@ mod tests {
         directory
     }
 
+    /// Files in place of the kernel's.
+    fn settings(directory: &tempfile::TempDir) -> Settings {
+        Settings::of(directory.path(), &directory.path().join("state"), "this boot")
+    }
+
     fn node(forwarding_v6: &str, accept_ra: &str, disabled: &str) -> tempfile::TempDir {
-        settings(&[
+        node_with(&[
             (FORWARDING, "0"),
             (FORWARDING_V6, forwarding_v6),
             ("ipv6/conf/eth0/accept_ra", accept_ra),
@@ -107,13 +102,13 @@ mod tests {
     }
 
     fn value(directory: &tempfile::TempDir, setting: &str) -> String {
-        read(directory.path(), setting).unwrap()
+        read(&settings(directory), setting).unwrap()
     }
 
     #[test]
     fn ipv4_alone_leaves_all_that_is_ipv6_s() {
         let node = node("0", "1", "1");
-        ensure_under(node.path(), Families::V4, "eth0").unwrap();
+        ensure(Families::V4, "eth0", &settings(&node)).unwrap();
         assert_eq!(value(&node, FORWARDING), "1");
         assert_eq!(value(&node, FORWARDING_V6), "0");
         assert_eq!(value(&node, "ipv6/conf/eth0/accept_ra"), "1");
@@ -123,7 +118,7 @@ mod tests {
     fn the_nic_goes_on_accepting_router_advertisements_if_it_did() {
         for (forwarding, before, after) in [("0", "1", "2"), ("0", "0", "0"), ("0", "2", "2"), ("1", "1", "1")] {
             let node = node(forwarding, before, "0");
-            ensure_under(node.path(), Families::DUAL, "eth0").unwrap();
+            ensure(Families::DUAL, "eth0", &settings(&node)).unwrap();
             assert_eq!(value(&node, "ipv6/conf/eth0/accept_ra"), after, "{forwarding} {before}");
             assert_eq!(value(&node, FORWARDING_V6), "1");
         }
@@ -131,10 +126,10 @@ mod tests {
 
     #[test]
     fn a_node_without_ipv6_is_an_error_that_names_both_ways_out() {
-        let e = ensure_under(node("0", "1", "1").path(), Families::DUAL, "eth0").unwrap_err().to_string();
+        let e = ensure(Families::DUAL, "eth0", &settings(&node("0", "1", "1"))).unwrap_err().to_string();
         assert!(e.contains("disable_ipv6") && e.contains("ipFamilies"), "{e}");
-        let no_such = settings(&[(FORWARDING, "1")]);
-        let e = ensure_under(no_such.path(), Families::DUAL, "eth0").unwrap_err().to_string();
+        let no_such = node_with(&[(FORWARDING, "1")]);
+        let e = ensure(Families::DUAL, "eth0", &settings(&no_such)).unwrap_err().to_string();
         assert!(e.contains(DISABLED_V6), "{e}");
     }
 }

@@ -12,6 +12,7 @@
 //! - [`keeper`] ends what ended without telling: links that vanished ([`watch`]), DELs that found no daemon ([`spool`]).
 //! - [`rules`] decide which source address the world sees of a pod, and what a pod may not do; kept in one nftables table.
 //! - [`metrics`] counts and times all that, and serves it to Prometheus.
+//! - [`install`] gets plugin and network configuration onto a node, and everything off it again.
 //! - [`errors`] turns what went wrong into what an operator reads.
 //!
 //! Invariants: the pool is never locked over IO or a kernel call; an assigned address never leaves the pool; one call at a
@@ -24,6 +25,7 @@ pub mod config;
 pub mod daemon;
 pub mod errors;
 pub mod forwarding;
+pub mod install;
 pub mod keeper;
 pub mod kernel;
 pub mod lease;

@@ -1,71 +1,64 @@
 //! `dotfour-ipamd`: Dotfour's node daemon.
 
-use std::path::PathBuf;
+mod command;
+
 use std::process::ExitCode;
 
-use dotfour_ipamd::config::Config;
+use command::Command;
 use dotfour_ipamd::daemon;
 use dotfour_ipamd::errors::with_source;
-use lexopt::prelude::*;
+use dotfour_ipamd::install::programs::{self, Outcome};
+use dotfour_ipamd::install::uninstall::{Order, uninstall};
+use dotfour_ipamd::install::{PLUGIN, reference};
 
-const USAGE: &str = "\
-dotfour-ipamd: gives pods VNet addresses and wires them
-
-Usage:
-  dotfour-ipamd run [--config FILE]    serve this node until SIGTERM
-  dotfour-ipamd --version
-  dotfour-ipamd --help
-
-  --config FILE    configuration in YAML (default /etc/dotfour/ipamd.yaml)
-";
-
-const DEFAULT_CONFIG: &str = "/etc/dotfour/ipamd.yaml";
-
-enum Command {
-    Run { config: PathBuf },
-    Print(String),
-}
+type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
-    match parse_arguments(lexopt::Parser::from_env()) {
-        Ok(Command::Print(text)) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Ok(Command::Run { config }) => match serve(&config) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(e) => {
-                eprintln!("dotfour-ipamd: {}", with_source(&*e));
-                ExitCode::FAILURE
-            }
-        },
+    let command = match command::parse(lexopt::Parser::from_env()) {
+        Ok(command) => command,
         Err(e) => {
-            eprintln!("dotfour-ipamd: {e}\n\n{USAGE}");
-            ExitCode::from(2)
+            eprintln!("dotfour-ipamd: {e}\n\n{}", command::USAGE);
+            return ExitCode::from(2);
         }
-    }
+    };
+    carry_out(command).unwrap_or_else(|e| {
+        eprintln!("dotfour-ipamd: {}", with_source(&*e));
+        ExitCode::FAILURE
+    })
 }
 
-fn serve(config: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(config)?;
-    daemon::run(&config)?;
+fn carry_out(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Print(text) => print!("{text}"),
+        Command::Run(config) => daemon::run(&command::config(config.as_deref())?)?,
+        Command::Install(written) => install(&written.places()?)?,
+        Command::Uninstall(written) => return remove(&written.places()?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn install(places: &command::Places) -> Result<(), Failure> {
+    let command::Places { bin_dir, plugin, .. } = places;
+    let target = bin_dir.join(PLUGIN);
+    match programs::install(plugin, bin_dir, PLUGIN)? {
+        Outcome::Installed => println!("installed {}", target.display()),
+        Outcome::Present => println!("{} is this release's already; nothing was written", target.display()),
+    }
+    for missing in reference::missing(bin_dir) {
+        let (name, without) = (missing.name(), missing.without());
+        println!("warning: {} has no {name}: {without}; {}", bin_dir.display(), reference::REMEDY);
+    }
     Ok(())
 }
 
-fn parse_arguments(mut arguments: lexopt::Parser) -> Result<Command, lexopt::Error> {
-    let mut config = PathBuf::from(DEFAULT_CONFIG);
-    let mut run = false;
-    while let Some(argument) = arguments.next()? {
-        match argument {
-            Long("help") | Short('h') => return Ok(Command::Print(USAGE.into())),
-            Long("version") | Short('V') => {
-                return Ok(Command::Print(format!("dotfour-ipamd {}\n", env!("CARGO_PKG_VERSION"))));
-            }
-            Long("config") => config = arguments.value()?.into(),
-            Value(word) if word == "run" && !run => run = true,
-            other => return Err(other.unexpected()),
-        }
+fn remove(places: &command::Places) -> Result<ExitCode, Failure> {
+    let command::Places { config, bin_dir, conf_dir, plugin, force } = places;
+    let report = uninstall(&Order { config, bin_dir, conf_dir, plugin, force: *force })?;
+    report.done.iter().for_each(|line| println!("{line}"));
+    if report.done.is_empty() && report.problems.is_empty() {
+        println!("nothing of Dotfour was left");
     }
-    if run { Ok(Command::Run { config }) } else { Err("say what to do, such as: run".into()) }
+    report.problems.iter().for_each(|line| eprintln!("dotfour-ipamd: {line}"));
+    Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

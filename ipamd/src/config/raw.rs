@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::masquerade::RawMasquerade;
-use super::{AddressRange, Config, Metadata, MetricsTarget, Source, StaticSource, WireserverSource};
+use super::{AddressRange, Cni, Config, Metadata, MetricsTarget, Source, StaticSource, WireserverSource};
 use crate::pool::{Families, Rest};
 
 /// The default place of the daemon's state. It is a tmpfs, so that it dies with a reboot as pods do.
@@ -49,6 +49,10 @@ pub(super) struct Raw {
     metadata: Option<Metadata>,
     metrics: Option<String>,
     slow_add: Option<String>,
+    cni_bin_dir: Option<PathBuf>,
+    cni_conf_dir: Option<PathBuf>,
+    cni_conflist: Option<String>,
+    cni_network: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -118,11 +122,13 @@ impl Raw {
         let beside_socket = socket.with_file_name(dotfour_protocol::SPOOL_NAME);
         let spool_dir = absolute("spoolDir", self.spool_dir.unwrap_or(beside_socket))?;
         let state_dir = absolute("stateDir", self.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))?;
+        let networks = self.networks.unwrap_or_default();
         Ok(Config {
+            cni: Cni::check(self.cni_bin_dir, self.cni_conf_dir, self.cni_conflist, self.cni_network, &networks)?,
             metrics: MetricsTarget::parse(self.metrics.as_deref(), &state_dir, &socket)?,
             slow_add: duration("slowAdd", self.slow_add.as_deref(), DEFAULT_SLOW_ADD)?,
             nic: self.nic,
-            networks: self.networks.unwrap_or_default(),
+            networks,
             socket,
             state_dir,
             rest: rest(self.cooldown.as_deref(), self.cooldown_floor.as_deref())?,

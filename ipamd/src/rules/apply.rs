@@ -90,6 +90,19 @@ impl Nft {
         Err(ApplyError::Refused { what: "apply the rules", said })
     }
 
+    /// Removes the table. False if there is none.
+    pub fn remove(&self) -> Result<bool, ApplyError> {
+        let (_, output) = self.run(&["delete", "table", "inet", TABLE], b"")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            Ok(true)
+        } else if said.contains("No such file or directory") {
+            Ok(false)
+        } else {
+            Err(ApplyError::Refused { what: "delete table inet dotfour", said: one_line(&said) })
+        }
+    }
+
     fn run(&self, arguments: &[&str], input: &[u8]) -> Result<(u32, Output), ApplyError> {
         let failed = |source| ApplyError::Run { program: self.program.display().to_string(), source };
         let mut child = Command::new(self.path())

@@ -1,0 +1,52 @@
+//! `dotfour-ipamd install` and `uninstall`, and what the daemon writes for the container runtime: real processes, in
+//! directories and namespaces of their own.
+
+// Clippy allows these in test functions only, not in what test functions share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod conflist;
+mod programs;
+// The daemon's own tests have the node in namespaces; they use more of it.
+#[allow(dead_code)]
+#[path = "../daemon/support.rs"]
+mod support;
+mod uninstall;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const DAEMON: &str = env!("CARGO_BIN_EXE_dotfour-ipamd");
+
+/// The real plugin, which is built on its own.
+fn plugin() -> PathBuf {
+    let target = Path::new(DAEMON).parent().and_then(Path::parent).unwrap();
+    let plugin = target.join("release/dotfour");
+    assert!(plugin.exists(), "{} is missing; `make build` makes it", plugin.display());
+    plugin
+}
+
+/// A file of the given content that can be run.
+fn put_program(path: &Path, content: &[u8]) {
+    fs::write(path, content).unwrap();
+    fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn install(bin_dir: &Path, plugin: &Path) -> Command {
+    let mut command = Command::new(DAEMON);
+    command.arg("install").arg("--cni-bin-dir").arg(bin_dir).arg("--plugin").arg(plugin);
+    command
+}
+
+/// The names in a directory, in order.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,168 @@
+//! What came onto the node goes again, all of it, and nothing of others'.
+
+use std::os::fd::AsFd;
+
+use dotfour_datapath::Netns;
+use rustix::process::Signal;
+
+use super::*;
+use crate::support::{Daemon, Node, eventually, key};
+
+const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+struct Host {
+    node: Node,
+    config: PathBuf,
+}
+
+impl Host {
+    fn new() -> Self {
+        let node = Node::new();
+        let directory = node.directory.path();
+        let config = node.config(&format!(
+            "cniBinDir: {0}/bin\ncniConfDir: {0}/net.d\n\
+             source: {{kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5-10.240.0.9], refresh: 50ms}}\n",
+            directory.display()
+        ));
+        Host { node, config }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.node.directory.path().join(name)
+    }
+
+    fn installed(self) -> (Self, Daemon) {
+        assert!(install(&self.path("bin"), &plugin()).output().unwrap().status.success());
+        put_program(&self.path("bin/loopback"), b"");
+        let daemon = self.node.start(&self.config);
+        eventually("the list is there", || self.path("net.d/10-dotfour.conflist").exists());
+        (self, daemon)
+    }
+
+    fn uninstall(&self, more: &[&str]) -> Output {
+        let mut command = Command::new(DAEMON);
+        command.arg("uninstall").arg("--config").arg(&self.config).arg("--plugin").arg(plugin()).args(more);
+        self.node.netns.run(|| command.output().unwrap()).unwrap()
+    }
+
+    fn refused(&self, named: &str) {
+        let output = self.uninstall(&[]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains(named), "{}", said(&output));
+        assert!(self.path("net.d/10-dotfour.conflist").exists() && self.path("bin/dotfour").exists());
+    }
+
+    fn tables(&self) -> String {
+        let output = self.node.netns.run(|| Command::new("nft").args(["list", "tables"]).output().unwrap()).unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn forwarding(&self) -> String {
+        self.node.netns.run(|| fs::read_to_string(FORWARD).unwrap()).unwrap().trim().to_owned()
+    }
+}
+
+#[test]
+fn after_uninstall_nothing_of_dotfour_is_left_and_a_second_one_says_so() {
+    let host = Host::new();
+    assert_eq!(host.forwarding(), "0");
+    let (host, daemon) = host.installed();
+    assert_eq!(host.forwarding(), "1");
+    let pod = Netns::create().unwrap();
+    host.node.add(&key("c1"), "web-1", pod.as_fd()).unwrap();
+    host.refused("stop it first");
+    // As after a crash: the socket and the rest stay.
+    daemon.signal(Signal::KILL);
+    drop(daemon);
+    host.refused("1 pods are wired still");
+    drop(pod);
+    eventually("the pod is gone", || host.node.pod_links().is_empty());
+    for name in ["state/spool/1f4a-c1-eth0", "state/spool/.1f4a-c2-eth0", "bin/.dotfour-unfinished-3-4"] {
+        fs::write(host.path(name), "{}").unwrap();
+    }
+    fs::write(host.path("net.d/99-bridge.conf"), r#"{"type": "bridge"}"#).unwrap();
+    let output = host.uninstall(&[]);
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    assert_eq!(names(&host.path("net.d")), ["99-bridge.conf"], "{text}");
+    assert_eq!(names(&host.path("bin")), ["loopback"], "{text}");
+    assert!(!host.path("state").exists(), "{:?}: {text}", names(&host.path("state")));
+    assert_eq!(host.tables(), "");
+    assert_eq!(host.forwarding(), "0");
+    let order: Vec<_> = ["10-dotfour.conflist", "bin/dotfour", "table inet dotfour", "ip_forward is 0", "ipamd.sock"]
+        .map(|word| text.find(word).unwrap_or_else(|| panic!("{word} is not told:\n{text}")))
+        .into();
+    assert!(order.is_sorted(), "the promise goes first:\n{text}");
+    let again = host.uninstall(&[]);
+    assert!(again.status.success());
+    assert_eq!(said(&again), "nothing of Dotfour was left\n");
+}
+
+#[test]
+fn what_others_put_there_or_changed_stays() {
+    let (host, daemon) = Host::new().installed();
+    daemon.stop();
+    let nft = |words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        assert!(host.node.netns.run(|| Command::new("nft").args(&words).status().unwrap()).unwrap().success());
+    };
+    nft("add table inet theirs");
+    for name in ["state/theirs", "state/spool/notes-of-mine"] {
+        fs::write(host.path(name), "").unwrap();
+    }
+    host.node.netns.run(|| fs::write(FORWARD, "0").unwrap()).unwrap();
+    let output = host.uninstall(&[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(names(&host.path("state")), ["spool", "theirs"]);
+    assert_eq!(names(&host.path("state/spool")), ["notes-of-mine"]);
+    assert_eq!(host.tables(), "table inet theirs\n");
+    assert_eq!(host.forwarding(), "0");
+}
+
+#[test]
+fn a_late_call_of_an_older_release_removes_nothing() {
+    let (host, daemon) = Host::new().installed();
+    daemon.stop();
+    let newer = host.path("newer");
+    put_program(&newer, &[&fs::read(plugin()).unwrap()[..], b"newer"].concat());
+    assert!(install(&host.path("bin"), &newer).output().unwrap().status.success());
+    host.refused("is not this release's");
+    let output = host.uninstall(&["--force"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(names(&host.path("bin")), ["loopback"]);
+}
+
+#[test]
+fn with_force_pods_keep_their_wiring() {
+    let (host, daemon) = Host::new().installed();
+    let pod = Netns::create().unwrap();
+    host.node.add(&key("c1"), "web-1", pod.as_fd()).unwrap();
+    daemon.stop();
+    host.refused("1 pods are wired still");
+    let output = host.uninstall(&["--force"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(host.node.pod_links().len(), 1);
+    assert_eq!(host.node.pod_routes().len(), 1);
+    assert!(!host.path("state").exists());
+}
+
+#[test]
+fn what_cannot_be_removed_is_named_and_the_rest_goes() {
+    let (host, daemon) = Host::new().installed();
+    daemon.stop();
+    let script = format!(
+        "mount --bind {bin} {bin} && mount -o remount,bind,ro {bin} && exec {DAEMON} uninstall --config {config} --plugin {plugin}",
+        bin = host.path("bin").display(),
+        config = host.config.display(),
+        plugin = plugin().display(),
+    );
+    let output = host
+        .node
+        .netns
+        .run(|| Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap())
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = said(&output);
+    assert!(text.contains("bin/dotfour stays: Read-only file system"), "{text}");
+    assert!(names(&host.path("net.d")).is_empty() && !host.path("state").exists(), "{text}");
+}

@@ -1,5 +1,6 @@
 //! `dotfourctl`: what Dotfour does on this node, for people.
 
+mod doctor;
 mod status;
 
 use std::path::PathBuf;
@@ -15,15 +16,20 @@ dotfourctl: looks at Dotfour on this node
 
 Usage:
   dotfourctl [--config FILE] status [-o json]    the pool, and every pod's address
+  dotfourctl [--config FILE] doctor [--plugin FILE] [-o json]
+                                                 what is wrong with this node, and what to do about it
   dotfourctl --version
   dotfourctl --help
 
   --config FILE    the daemon's configuration, which says where its socket is (default /etc/dotfour/ipamd.yaml; where
                    that file is absent, the default socket)
+  --plugin FILE    this release's plugin, to compare the installed one with (default: dotfour beside this program)
   -o json          for programs
+
+doctor's exit status: 0 nothing found, 1 warnings only, 2 at least one error, 3 bad arguments.
 ";
 
-const DEFAULT_CONFIG: &str = "/etc/dotfour/ipamd.yaml";
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/dotfour/ipamd.yaml";
 
 fn main() -> ExitCode {
     let options = match parse_arguments(lexopt::Parser::from_env()) {
@@ -34,10 +40,17 @@ fn main() -> ExitCode {
         }
         Err(e) => {
             eprintln!("dotfourctl: {e}\n\n{USAGE}");
-            return ExitCode::from(2);
+            // 2 is one of the doctor's answers.
+            let doctor = std::env::args_os().any(|argument| argument == "doctor");
+            return ExitCode::from(if doctor { doctor::CANNOT_SAY } else { 2 });
         }
     };
-    match run(&options) {
+    if options.command == Command::Doctor {
+        let (text, status) = doctor::examine(options.config.as_deref(), options.plugin.as_deref(), options.json);
+        print!("{text}");
+        return ExitCode::from(status);
+    }
+    match status_of(&options) {
         Ok(text) => {
             print!("{text}");
             ExitCode::SUCCESS
@@ -49,7 +62,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> Result<String, Box<dyn std::error::Error>> {
+fn status_of(options: &Options) -> Result<String, Box<dyn std::error::Error>> {
     let status = client::status(&socket(options)?)?;
     Ok(if options.json { format!("{}\n", serde_json::to_string_pretty(&status)?) } else { status::text(&status) })
 }
@@ -63,8 +76,16 @@ fn socket(options: &Options) -> Result<PathBuf, dotfour_ipamd::config::ConfigErr
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Status,
+    Doctor,
+}
+
 struct Options {
+    command: Command,
     config: Option<PathBuf>,
+    plugin: Option<PathBuf>,
     json: bool,
 }
 
@@ -74,8 +95,8 @@ enum Parsed {
 }
 
 fn parse_arguments(mut arguments: lexopt::Parser) -> Result<Parsed, lexopt::Error> {
-    let mut options = Options { config: None, json: false };
-    let mut command = None;
+    let mut options = Options { command: Command::Status, config: None, plugin: None, json: false };
+    let mut said = false;
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("help") | Short('h') => return Ok(Parsed::Print(USAGE.into())),
@@ -87,12 +108,17 @@ fn parse_arguments(mut arguments: lexopt::Parser) -> Result<Parsed, lexopt::Erro
                 Some("json") => options.json = true,
                 _ => return Err("the one output format is json".into()),
             },
-            Value(word) if word == "status" && command.is_none() => command = Some(()),
+            Long("plugin") => options.plugin = Some(arguments.value()?.into()),
+            Value(word) if !said && (word == "status" || word == "doctor") => {
+                said = true;
+                options.command = if word == "doctor" { Command::Doctor } else { Command::Status };
+            }
             other => return Err(other.unexpected()),
         }
     }
-    match command {
-        Some(()) => Ok(Parsed::Run(options)),
-        None => Err("say what to look at, such as: status".into()),
+    match options {
+        _ if !said => Err("say what to look at, such as: status".into()),
+        Options { command: Command::Status, plugin: Some(_), .. } => Err("--plugin belongs to doctor".into()),
+        options => Ok(Parsed::Run(options)),
     }
 }

@@ -90,6 +90,16 @@ impl Nft {
         Err(ApplyError::Refused { what: "apply the rules", said })
     }
 
+    /// What `nft -j -t list` prints about something of anybody's. It should be small: there may be tens of thousands of rules.
+    pub fn list(&self, what: &[&str]) -> Result<String, ApplyError> {
+        let (_, output) = self.run(&[&["-j", "-t", "list"], what].concat(), b"")?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = one_line(&String::from_utf8_lossy(&output.stderr));
+        Err(ApplyError::Refused { what: "list chains", said })
+    }
+
     /// Removes the table. False if there is none.
     pub fn remove(&self) -> Result<bool, ApplyError> {
         let (_, output) = self.run(&["delete", "table", "inet", TABLE], b"")?;

@@ -1,0 +1,180 @@
+//! From what is seen to what is wrong. Pure.
+
+use dotfour_ipamd::install::PLUGIN;
+use dotfour_ipamd::install::conflist::{Owner, first_foreign};
+use dotfour_ipamd::install::reference::{REMEDY, Reference};
+use dotfour_ipamd::rules::old_agent;
+use dotfour_ipamd::wiring::names::LINK_PREFIX;
+
+use super::finding::{Code, Finding, Unseen};
+use super::forward::Verdict;
+use super::look::{Plugin, Seen};
+
+/// The findings in the order in which they are best mended, and what could not be looked at.
+pub(crate) fn judge(seen: &Seen) -> (Vec<Finding>, Vec<Unseen>) {
+    let mut report = (Vec::new(), Vec::new());
+    judge_daemon(seen, &mut report);
+    judge_programs(seen, &mut report);
+    judge_lists(seen, &mut report);
+    judge_forwarding(seen, &mut report);
+    report
+}
+
+type Report = (Vec<Finding>, Vec<Unseen>);
+
+fn find(report: &mut Report, code: Code, what: String, why: &str, fix: impl Into<String>) {
+    report.0.push(Finding { code, what, why: why.to_owned(), fix: fix.into() });
+}
+
+fn judge_daemon(seen: &Seen, report: &mut Report) {
+    if let Err(reason) = &seen.config {
+        find(
+            report,
+            Code::ConfigUnusable,
+            reason.clone(),
+            "the daemon does not start with it; what follows takes the default places",
+            "mend the file, or name another with --config; docs/configuration.md has every key",
+        );
+    }
+    match (&seen.daemon, &seen.config) {
+        (Err(reason), _) => {
+            find(
+                report,
+                Code::DaemonUnreachable,
+                reason.clone(),
+                "no pod can be added; those that are wired keep their network",
+                "start dotfour-ipamd run, as root, and read its log: it says why it ended",
+            );
+            report.1.push(Unseen { what: "the pool", why: "only the daemon knows it".into() });
+        }
+        (Ok(status), Ok(config)) if status.pool.total < usize::from(config.max_pods) => find(
+            report,
+            Code::PoolSmall,
+            format!("{} has {} pod addresses, and maxPods is {}", status.nic, status.pool.total, config.max_pods),
+            "pods beyond the last address wait, with CNI error 11",
+            "give the NIC more ipConfigurations (maxPods + 1 of them), or lower maxPods here and in the kubelet",
+        ),
+        _ => {}
+    }
+}
+
+fn judge_programs(seen: &Seen, report: &mut Report) {
+    let plugin = seen.bin_dir.join(PLUGIN);
+    let again = format!("run dotfour-ipamd install --cni-bin-dir {}", seen.bin_dir.display());
+    match &seen.plugin {
+        Plugin::Missing => find(
+            report,
+            Code::PluginMissing,
+            format!("{} is missing or cannot be run", plugin.display()),
+            "the container runtime can neither add nor delete a pod",
+            again,
+        ),
+        Plugin::Differs => find(
+            report,
+            Code::PluginDiffers,
+            format!("{} is not this release's", plugin.display()),
+            "neighbouring releases work together, others need not",
+            again,
+        ),
+        Plugin::Unknown(why) => {
+            report.1.push(Unseen { what: "whether the plugin is this release's", why: why.clone() });
+        }
+        Plugin::Same => {}
+    }
+    for missing in &seen.missing {
+        let code = match missing {
+            Reference::Loopback => Code::LoopbackMissing,
+            Reference::Portmap => Code::PortmapMissing,
+        };
+        let what = format!("{} has no {}", seen.bin_dir.display(), missing.name());
+        find(report, code, what, missing.without(), REMEDY);
+    }
+}
+
+fn judge_lists(seen: &Seen, report: &mut Report) {
+    let found = match &seen.lists {
+        Ok(found) => found,
+        Err(why) => return report.1.push(Unseen { what: "the network configurations", why: why.clone() }),
+    };
+    let directory = seen.conf_dir.display();
+    let ours: Vec<&str> =
+        found.iter().filter(|file| file.owner == Owner::Ours).map(|file| file.name.as_str()).collect();
+    let Some(first) = ours.first() else {
+        return find(
+            report,
+            Code::ConflistMissing,
+            format!("{directory} has no network configuration with the plugin {PLUGIN} in it"),
+            "the runtime does not give pods to Dotfour; a node without any stays NotReady",
+            format!("set cniConfDir: {directory}, and the daemon writes {} once it serves", seen.conflist),
+        );
+    };
+    if ours.len() > 1 {
+        find(
+            report,
+            Code::ConflistTwice,
+            format!("{directory} has {} network configurations of Dotfour's: {}", ours.len(), ours.join(", ")),
+            "the runtime takes the first, whatever the others say",
+            format!("remove all but {}", seen.conflist),
+        );
+    }
+    if let Some(foreign) = first_foreign(found, first) {
+        let (is, why) = match foreign.owner {
+            Owner::Unreadable => ("is no network configuration and", "containerd stops at it and has no network"),
+            _ => ("is somebody else's and", "the runtime takes it, and pods are not Dotfour's"),
+        };
+        find(
+            report,
+            Code::ConflistShadowed,
+            format!("{} {is} sorts before {first}", seen.conf_dir.join(&foreign.name).display()),
+            why,
+            "remove it, and whatever writes it, or give cniConflist a name that comes first",
+        );
+    }
+}
+
+fn judge_forwarding(seen: &Seen, report: &mut Report) {
+    match &seen.forwarding {
+        Ok(true) => {}
+        Ok(false) => find(
+            report,
+            Code::ForwardingOff,
+            "net.ipv4.ip_forward is 0".into(),
+            "pods reach nobody but their node",
+            "sysctl -w net.ipv4.ip_forward=1, and find out who turned it off: the daemon turns it on when it starts",
+        ),
+        Err(why) => report.1.push(Unseen { what: "net.ipv4.ip_forward", why: why.clone() }),
+    }
+    match &seen.chains {
+        Ok(chains) => {
+            for chain in chains {
+                let (code, what) = match chain.verdict {
+                    Verdict::Accepts => continue,
+                    Verdict::Drops => (Code::ForwardDrops, "drops what is forwarded, pods' packets too"),
+                    Verdict::Unclear => (
+                        Code::ForwardMayDrop,
+                        "drops what no rule accepts, and none of its own accepts pods' packets; others that it \
+                         leads to may",
+                    ),
+                };
+                let fix = format!(
+                    "accept -i {LINK_PREFIX}+ and -o {LINK_PREFIX}+ in it, or have whoever made it use the policy accept"
+                );
+                let why = "no rule of another table overrules it, so pods may reach nobody outside of the node";
+                find(report, code, format!("{} {what}", chain.name), why, fix);
+            }
+        }
+        Err(why) => report.1.push(Unseen { what: "firewalls on the way of pods", why: why.clone() }),
+    }
+    for kind in &seen.old_agent {
+        find(
+            report,
+            Code::MasqAgentLeft,
+            format!("{kind} has a chain {} of the ip-masq-agent", old_agent::CHAIN),
+            "it goes on masquerading by its own list, beside Dotfour's",
+            format!(
+                "stop the agent, and remove the chain {} and the jump to it from nat POSTROUTING",
+                old_agent::CHAIN
+            ),
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! What can be seen of the node. Nothing is changed, and no ruleset is listed whole.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use dotfour_ipamd::client;
+use dotfour_ipamd::config::{Config, DEFAULT_CONF_DIR};
+use dotfour_ipamd::errors::with_source;
+use dotfour_ipamd::install::conflist::{self, Found};
+use dotfour_ipamd::install::reference::{self, Reference};
+use dotfour_ipamd::install::{PLUGIN, shipped_plugin};
+use dotfour_ipamd::rules::apply::Nft;
+use dotfour_ipamd::rules::old_agent;
+use dotfour_protocol::NodeStatus;
+
+use super::forward::{self, Chain};
+use crate::DEFAULT_CONFIG;
+
+/// Everything; an error says why a part is not seen.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// The configuration, or what is wrong with it.
+    pub(crate) config: Result<Config, String>,
+    /// The daemon's own state.
+    pub(crate) daemon: Result<NodeStatus, String>,
+    /// Where the runtime looks for plugins.
+    pub(crate) bin_dir: PathBuf,
+    /// Whether the plugin there is this release's; an error with `None` if there is none.
+    pub(crate) plugin: Plugin,
+    /// The reference plugins that are missing there.
+    pub(crate) missing: Vec<Reference>,
+    /// Where the runtime looks for network configurations.
+    pub(crate) conf_dir: PathBuf,
+    /// How ours is called there.
+    pub(crate) conflist: String,
+    /// What is there.
+    pub(crate) lists: Result<Vec<Found>, String>,
+    /// `net.ipv4.ip_forward`.
+    pub(crate) forwarding: Result<bool, String>,
+    /// Chains that drop what is forwarded.
+    pub(crate) chains: Result<Vec<Chain>, String>,
+    /// Which kinds of iptables have the ip-masq-agent's chain.
+    pub(crate) old_agent: Vec<&'static str>,
+}
+
+/// The installed plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Plugin {
+    /// There is none that could be run.
+    Missing,
+    /// It is this release's.
+    Same,
+    /// It is not.
+    Differs,
+    /// It is there; why it cannot be compared.
+    Unknown(String),
+}
+
+/// Looks at this node.
+pub(crate) fn look(config: Option<&Path>, plugin: Option<&Path>) -> Seen {
+    let config = read_config(config);
+    let defaults = Config::parse("source: {kind: wireserver}").ok();
+    let known = config.as_ref().ok().or(defaults.as_ref());
+    let cni = known.map(|config| &config.cni);
+    let bin_dir = cni.map(|cni| cni.bin_dir.clone()).unwrap_or_default();
+    let conf_dir = cni.and_then(|cni| cni.conf_dir.clone()).unwrap_or_else(|| DEFAULT_CONF_DIR.into());
+    let socket = known.map_or(Path::new(dotfour_protocol::DEFAULT_SOCKET), |config| &config.socket);
+    Seen {
+        daemon: client::status(socket).map_err(|e| with_source(&e)),
+        plugin: look_at_plugin(&bin_dir.join(PLUGIN), plugin),
+        missing: reference::missing(&bin_dir),
+        conflist: cni.map(|cni| cni.conflist.clone()).unwrap_or_default(),
+        lists: conflist::look(&conf_dir).map_err(|e| format!("{}: {e}", conf_dir.display())),
+        forwarding: fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
+            .map(|value| value.trim() != "0")
+            .map_err(|e| e.to_string()),
+        chains: dropping_chains(),
+        old_agent: old_agent::find(),
+        config,
+        bin_dir,
+        conf_dir,
+    }
+}
+
+/// The same file that the daemon reads; where none was named and none is there, everything has its default.
+fn read_config(path: Option<&Path>) -> Result<Config, String> {
+    let path = path.unwrap_or(DEFAULT_CONFIG.as_ref());
+    Config::load(path).map_err(|e| with_source(&e))
+}
+
+fn look_at_plugin(installed: &Path, shipped: Option<&Path>) -> Plugin {
+    if !reference::is_program(installed) {
+        return Plugin::Missing;
+    }
+    let compare = || -> Result<bool, String> {
+        let shipped = shipped.map_or_else(shipped_plugin, |path| Ok(path.to_owned())).map_err(|e| with_source(&e))?;
+        let read = |path: &Path| fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()));
+        Ok(read(&shipped)? == read(installed)?)
+    };
+    match compare() {
+        Ok(true) => Plugin::Same,
+        Ok(false) => Plugin::Differs,
+        Err(why) => Plugin::Unknown(why),
+    }
+}
+
+fn dropping_chains() -> Result<Vec<Chain>, String> {
+    let nft = Nft::find().map_err(|e| with_source(&e))?;
+    let list = |what: &[&str]| nft.list(what).map_err(|e| with_source(&e));
+    let mut chains = Vec::new();
+    for [family, table, name] in forward::dropping(&list(&["chains"])?) {
+        let rules = list(&["chain", &family, &table, &name])?;
+        chains.push(Chain { name: format!("chain {family} {table} {name}"), verdict: forward::judge_nft(&rules) });
+    }
+    // Asking legacy iptables for a table that nobody uses would load its modules.
+    let legacy = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
+    if legacy.lines().any(|table| table == "filter") {
+        let name = "iptables-legacy -t filter, chain FORWARD".to_owned();
+        chains.extend(forward::judge_iptables(&legacy_forward()?).map(|verdict| Chain { name, verdict }));
+    }
+    Ok(chains)
+}
+
+fn legacy_forward() -> Result<String, String> {
+    let mut command = Command::new("iptables-legacy");
+    command.args(["-w", "5", "-t", "filter", "-S", "FORWARD"]).stdin(Stdio::null());
+    let output = command.output().map_err(|e| format!("iptables-legacy cannot be run: {e}"))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("iptables-legacy: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    }
+}

@@ -183,7 +183,9 @@ async fn serve(config: &Config) -> Result<(), StartError> {
 
     // The node's promise, so it is the last thing.
     let mut publisher = Publisher::new(config);
-    publisher.iter_mut().for_each(Publisher::look);
+    if let Some(publisher) = &mut publisher {
+        publisher.look().await;
+    }
 
     let mut refill = Refill::new(source, Arc::clone(&node), config, notices.clone(), rules);
     refill.note_nic_addresses(&view);
@@ -196,7 +198,9 @@ async fn serve(config: &Config) -> Result<(), StartError> {
             _ = interrupt.recv() => break,
             _ = refresh.tick() => {
                 refill.look().await;
-                publisher.iter_mut().for_each(Publisher::look);
+                if let Some(publisher) = &mut publisher {
+                    publisher.look().await;
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ const DEFAULT_CONFLIST: &str = "10-dotfour.conflist";
 /// azure-vnet's own, which others know.
 const DEFAULT_NETWORK: &str = "azure";
 
-/// The keys `cniBinDir`, `cniConfDir`, `cniConflist` and `cniNetwork`.
+/// The keys `cniBinDir`, `cniConfDir`, `cniConflist`, `cniNetwork` and `runtime`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cni {
     /// Where plugins are.
@@ -24,16 +24,24 @@ pub struct Cni {
     pub conflist: String,
     /// The network's name in it.
     pub network: String,
+    /// The container runtime's socket; it is not asked if absent.
+    pub runtime: Option<PathBuf>,
 }
 
-impl Cni {
-    pub(super) fn check(
-        bin_dir: Option<PathBuf>,
-        conf_dir: Option<PathBuf>,
-        conflist: Option<String>,
-        network: Option<String>,
-        networks: &[String],
-    ) -> Result<Self, String> {
+/// The keys as they are written.
+#[derive(Debug, Default)]
+pub(super) struct RawCni {
+    pub(super) bin_dir: Option<PathBuf>,
+    pub(super) conf_dir: Option<PathBuf>,
+    pub(super) conflist: Option<String>,
+    pub(super) network: Option<String>,
+    pub(super) runtime: Option<String>,
+}
+
+impl RawCni {
+    /// `networks` are the names that are served; all where empty.
+    pub(super) fn check(self, networks: &[String]) -> Result<Cni, String> {
+        let RawCni { bin_dir, conf_dir, conflist, network, runtime } = self;
         let conflist = conflist.unwrap_or_else(|| DEFAULT_CONFLIST.into());
         let plain = !conflist.contains('/') && !conflist.starts_with('.');
         if !plain || !conflist.ends_with(".conflist") {
@@ -49,8 +57,14 @@ impl Cni {
             conf_dir: conf_dir.map(|path| absolute("cniConfDir", path)).transpose()?,
             conflist,
             network,
+            runtime: runtime.as_deref().map(socket).transpose()?,
         })
     }
+}
+
+/// A path, or a URL as the kubelet's `containerRuntimeEndpoint` has it.
+fn socket(text: &str) -> Result<PathBuf, String> {
+    absolute("runtime", text.strip_prefix("unix://").unwrap_or(text).into())
 }
 
 #[cfg(test)]
@@ -67,6 +81,10 @@ mod tests {
         assert_eq!((config.cni.conflist.as_str(), config.cni.network.as_str()), ("10-dotfour.conflist", "azure"));
         let one = Config::parse("networks: [blue, azure]\nsource: {kind: wireserver}").unwrap();
         assert_eq!(one.cni.network, "blue", "a name that is served");
+        for text in ["unix:///run/containerd/containerd.sock", "/run/containerd/containerd.sock"] {
+            let config = Config::parse(&format!("runtime: {text}\nsource: {{kind: wireserver}}")).unwrap();
+            assert_eq!(config.cni.runtime.as_deref(), Some(Path::new("/run/containerd/containerd.sock")));
+        }
     }
 
     #[test]
@@ -77,6 +95,8 @@ mod tests {
             ("cniConflist: .conflist", "file name"),
             ("cniConfDir: net.d", "cniConfDir"),
             ("cniBinDir: bin", "cniBinDir"),
+            ("runtime: containerd.sock", "runtime"),
+            ("runtime: tcp://127.0.0.1:1", "runtime"),
             ("networks: [blue]\ncniNetwork: azure", "networks"),
         ] {
             let reason = Config::parse(&format!("{line}\nsource: {{kind: wireserver}}")).unwrap_err();

@@ -7,8 +7,9 @@ use hyper::Uri;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use super::cni::RawCni;
 use super::masquerade::RawMasquerade;
-use super::{AddressRange, Cni, Config, Metadata, MetricsTarget, Source, StaticSource, WireserverSource};
+use super::{AddressRange, Config, Metadata, MetricsTarget, Source, StaticSource, WireserverSource};
 use crate::pool::{Families, Rest};
 
 /// The default place of the daemon's state. It is a tmpfs, so that it dies with a reboot as pods do.
@@ -53,6 +54,7 @@ pub(super) struct Raw {
     cni_conf_dir: Option<PathBuf>,
     cni_conflist: Option<String>,
     cni_network: Option<String>,
+    runtime: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -123,8 +125,15 @@ impl Raw {
         let spool_dir = absolute("spoolDir", self.spool_dir.unwrap_or(beside_socket))?;
         let state_dir = absolute("stateDir", self.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))?;
         let networks = self.networks.unwrap_or_default();
+        let cni = RawCni {
+            bin_dir: self.cni_bin_dir,
+            conf_dir: self.cni_conf_dir,
+            conflist: self.cni_conflist,
+            network: self.cni_network,
+            runtime: self.runtime,
+        };
         Ok(Config {
-            cni: Cni::check(self.cni_bin_dir, self.cni_conf_dir, self.cni_conflist, self.cni_network, &networks)?,
+            cni: cni.check(&networks)?,
             metrics: MetricsTarget::parse(self.metrics.as_deref(), &state_dir, &socket)?,
             slow_add: duration("slowAdd", self.slow_add.as_deref(), DEFAULT_SLOW_ADD)?,
             nic: self.nic,

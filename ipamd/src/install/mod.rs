@@ -5,7 +5,7 @@
 //! - [`directory`] puts whole files into directories that others read at any moment; [`label`] keeps SELinux content.
 //! - [`programs`] is `dotfour-ipamd install`; [`reference`](mod@reference) knows the plugins that are not ours.
 //! - [`conflist`] says what stands in the network configuration and in its directory; [`publisher`] keeps ours there while
-//!   the daemon serves.
+//!   the daemon serves, and [`runtime`] asks whether it is seen.
 //! - [`settings`] changes kernel settings so that they can be put back; [`uninstall`](mod@uninstall) puts everything back.
 //!
 //! Invariants: whoever looks into the two CNI directories sees whole files only; a second network configuration of ours
@@ -17,6 +17,7 @@ pub mod label;
 pub mod programs;
 pub mod publisher;
 pub mod reference;
+pub mod runtime;
 pub mod settings;
 pub mod uninstall;
 

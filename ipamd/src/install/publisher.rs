@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::conflist::{self, Found, Owner};
 use super::directory::Held;
 use super::reference::{self, Reference};
+use super::runtime::{self, Network};
 use super::{InstallError, PLUGIN, has_content};
 use crate::client;
 use crate::config::Config;
@@ -19,6 +20,9 @@ const MODE: u32 = 0o600;
 
 /// How long an `uninstall` may be at work in the directory. The next look comes soon.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// After how many questions that the runtime answered with no the list is written again.
+const WRITE_AGAIN: u32 = 3;
 
 /// How a file was when it was last looked into: length and time of the last change.
 type Stamp = Option<(u64, SystemTime)>;
@@ -32,6 +36,8 @@ pub struct Publisher<'c> {
     portmap: (Stamp, Option<Vec<String>>),
     /// Whether the daemon has answered a question of its own.
     tested: bool,
+    /// How often the runtime was asked about the list as it is; `None` once it sees it.
+    asked: Option<u32>,
     /// What was said last of each matter, so that what lasts is told once.
     told: Vec<String>,
 }
@@ -40,17 +46,18 @@ impl<'c> Publisher<'c> {
     /// A publisher, if the configuration asks for one.
     pub fn new(config: &'c Config) -> Option<Self> {
         let directory = config.cni.conf_dir.clone()?;
-        Some(Publisher { config, directory, portmap: (None, None), tested: false, told: Vec::new() })
+        Some(Publisher { config, directory, portmap: (None, None), tested: false, asked: Some(0), told: Vec::new() })
     }
 
     /// One look: writes the list if it is not there or is another, once the daemon answers on its own socket. What cannot be
     /// done is told, and tried again at the next look.
-    pub fn look(&mut self) {
+    pub async fn look(&mut self) {
         let mut complaints = Vec::new();
-        if self.may_promise(&mut complaints)
-            && let Err(e) = self.keep(&mut complaints)
-        {
-            complaints.push(with_source(&e));
+        if self.may_promise(&mut complaints) {
+            match self.keep(&mut complaints) {
+                Ok(text) => self.ask_runtime(&text, &mut complaints).await,
+                Err(e) => complaints.push(with_source(&e)),
+            }
         }
         for complaint in complaints.iter().filter(|complaint| !self.told.contains(complaint)) {
             warn!("{complaint}");
@@ -77,7 +84,33 @@ impl<'c> Publisher<'c> {
         self.tested
     }
 
-    fn keep(&mut self, complaints: &mut Vec<String>) -> Result<(), InstallError> {
+    /// Asks until the runtime sees the list, and writes it again now and then: a runtime that was not told of it the first
+    /// time is told once more.
+    async fn ask_runtime(&mut self, text: &str, complaints: &mut Vec<String>) {
+        let (Some(asked), Some(socket)) = (self.asked, &self.config.cni.runtime) else { return };
+        let answer = runtime::network(socket).await;
+        self.asked = Some(asked + 1);
+        match answer {
+            Ok(Network::Ready) => {
+                info!("the container runtime sees the network");
+                self.asked = None;
+            }
+            // It is told of the list while we ask.
+            Ok(Network::NotReady(_)) if asked == 0 => {}
+            Ok(Network::NotReady(said)) => {
+                complaints.push(format!("the container runtime does not see the network yet: {said}"));
+                if asked % WRITE_AGAIN == 0
+                    && let Err(e) = self.write(text)
+                {
+                    complaints.push(with_source(&e));
+                }
+            }
+            Err(e) => complaints.push(with_source(&e)),
+        }
+    }
+
+    /// Returns the list's text.
+    fn keep(&mut self, complaints: &mut Vec<String>) -> Result<String, InstallError> {
         for plugin in reference::missing(&self.config.cni.bin_dir) {
             let (name, without) = (plugin.name(), plugin.without());
             let bin_dir = self.config.cni.bin_dir.display();
@@ -89,6 +122,7 @@ impl<'c> Publisher<'c> {
         let in_place = has_content(&self.directory.join(name), text.as_bytes()).unwrap_or(false);
         if !in_place || others_of_ours(&found, name).next().is_some() {
             self.write(&text)?;
+            self.asked = Some(0);
         }
         if let Some(first) = conflist::first_foreign(&found, name) {
             complaints.push(format!(
@@ -97,7 +131,7 @@ impl<'c> Publisher<'c> {
                 self.directory.join(&first.name).display()
             ));
         }
-        Ok(())
+        Ok(text)
     }
 
     fn found(&self) -> Result<Vec<Found>, InstallError> {

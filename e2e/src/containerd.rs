@@ -126,6 +126,11 @@ impl Containerd {
         self.wait_until_ready()
     }
 
+    /// Where it reads its network configuration.
+    pub fn conf_dir(&self) -> PathBuf {
+        self.directory.join("net.d")
+    }
+
     /// A client of its own for the container runtime interface.
     ///
     /// # Errors
@@ -158,7 +163,8 @@ impl Containerd {
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where it listens, as seen by everybody outside.
+    pub fn socket(&self) -> PathBuf {
         self.seen_from_outside(Path::new("/run/containerd/containerd.sock"))
     }
 

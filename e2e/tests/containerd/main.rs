@@ -5,6 +5,7 @@
 #![allow(clippy::panic)]
 
 mod crowd;
+mod published;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ const BURIAL: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     program::run(|ground| {
-        let (dotfour, control, crowd) = (ground.clone(), ground.clone(), ground.clone());
+        let (dotfour, control, crowd, list) = (ground.clone(), ground.clone(), ground.clone(), ground.clone());
         vec![
             program::test("pods_of_a_real_runtime_get_addresses_of_the_nic_and_leave_nothing", move || pods(&dotfour)),
             program::test("the_same_steps_pass_with_the_reference_plugin", move || reference_plugin(&control)),
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
                 "fifty_pods_started_at_once_with_host_ports_outlive_their_runtime_and_leave_nothing",
                 move || crowd::crowd(&crowd, CROWD),
             ),
+            program::test("the_runtime_takes_the_daemon_s_own_list_and_says_so", move || published::published(&list)),
         ]
     })
 }

@@ -28,7 +28,8 @@ pub(crate) fn published(ground: &Ground) -> Outcome {
     let setup = Setup {
         netns: node.netns(),
         plugins: &[&plugin, &reference("portmap"), &reference("loopback")],
-        conflist: &json!({ "cniVersion": CNI_VERSION, "name": "azure", "plugins": [{ "type": "dotfour" }] }).to_string(),
+        conflist: &json!({ "cniVersion": CNI_VERSION, "name": "azure", "plugins": [{ "type": "dotfour" }] })
+            .to_string(),
         name: "published",
         log: &Path::new(TMPDIR).join("containerd-published.log"),
     };
@@ -44,7 +45,7 @@ pub(crate) fn published(ground: &Ground) -> Outcome {
         containerd.socket().display()
     );
     let daemon = node.start_daemon(&config)?;
-    let mut eventually = |what: &str, log: &dyn Fn() -> String, condition: &mut dyn FnMut() -> bool| {
+    let eventually = |what: &str, log: &dyn Fn() -> String, condition: &mut dyn FnMut() -> bool| {
         let begun = Instant::now();
         while !condition() {
             assert!(begun.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}\n{}", log());

@@ -133,7 +133,8 @@ mod tests {
     use super::*;
 
     fn held(directory: &tempfile::TempDir) -> Held {
-        Held::new(directory.path(), Duration::ZERO).unwrap()
+        // A parallel test's child has the lock too, between fork and exec.
+        Held::new(directory.path(), Duration::from_secs(5)).unwrap()
     }
 
     #[test]

@@ -81,7 +81,7 @@ mod tests {
         let directory = directory();
         let (path, plugin) = (directory.path(), directory.path().join("dotfour"));
         let put = || {
-            let held = Held::new(path, Duration::ZERO).unwrap();
+            let held = Held::new(path, Duration::from_secs(5)).unwrap();
             held.put("dotfour", b"program", 0o755, Label::for_program(path, "dotfour").as_ref()).unwrap();
             Label::of(&plugin)
         };

@@ -69,7 +69,8 @@ fn the_list_appears_when_the_daemon_serves_and_stays_when_it_ends() {
     let list = host.list().unwrap();
     let socket = host.node.socket();
     assert_eq!(list["plugins"], json!([{"type": "dotfour", "socket": socket}]), "portmap is not there");
-    assert!(host.node.log().contains("has no portmap") && host.node.log().contains("has no loopback"));
+    let told = || host.node.log().contains("has no portmap") && host.node.log().contains("has no loopback");
+    eventually("what is missing is told", told);
     daemon.stop();
     assert!(host.conf_dir.join(OURS).exists(), "SIGTERM removes nothing");
     let _again = host.start("");

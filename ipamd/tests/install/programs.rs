@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -30,12 +31,16 @@ fn speaks(program: &Path) -> Result<(), String> {
     if output.status.success() && text.contains("supportedVersions") { Ok(()) } else { Err(text) }
 }
 
+/// How often the program must be replaced under those who run it, and how long that may take.
+const REPLACEMENTS: usize = 50;
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Two installers put two releases in place in turn while the plugin is run again and again.
 fn no_exec_fails_in(execs: usize) {
     let directory = tempfile::tempdir().unwrap();
     let (releases, bin_dir) = (releases(directory.path()), directory.path().join("bin"));
     assert!(install(&bin_dir, &releases[0]).output().unwrap().status.success());
-    let target = bin_dir.join("dotfour");
+    let (target, begun) = (bin_dir.join("dotfour"), Instant::now());
     let (started, done, replaced) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for release in &releases {
@@ -51,7 +56,9 @@ fn no_exec_fails_in(execs: usize) {
         let runners: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(|| {
-                    while started.fetch_add(1, Ordering::Relaxed) < execs {
+                    // On a busy machine the installers may hardly get to run.
+                    let enough = || replaced.load(Ordering::Relaxed) >= REPLACEMENTS || begun.elapsed() > PATIENCE;
+                    while started.fetch_add(1, Ordering::Relaxed) < execs || !enough() {
                         if let Err(e) = speaks(&target) {
                             return Some(e);
                         }
@@ -65,8 +72,8 @@ fn no_exec_fails_in(execs: usize) {
         assert_eq!(failures, Vec::<String>::new());
     });
     let replaced = replaced.into_inner();
-    println!("{execs} execs under {replaced} replacements");
-    assert!(replaced > execs / 100, "the program was replaced {replaced} times only");
+    println!("{} execs under {replaced} replacements", started.into_inner());
+    assert!(replaced >= REPLACEMENTS, "the program was replaced {replaced} times only");
     assert_eq!(names(&bin_dir), ["dotfour"]);
 }
 

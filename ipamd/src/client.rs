@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dotfour_protocol::frame::{MAX_MESSAGE, decode_reply, encode_request};
 use dotfour_protocol::{Call, Failure, NodeStatus, Reply, Request, Status};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv, send, socket_with,
@@ -75,9 +75,10 @@ fn exchange(path: &Path, request: &[u8]) -> Result<Vec<u8>, Errno> {
     set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
-    send(&socket, request, SendFlags::NOSIGNAL)?;
+    // A wait with a time limit is not gone on with by the kernel when it is interrupted.
+    retry_on_intr(|| send(&socket, request, SendFlags::NOSIGNAL))?;
     let mut buffer = vec![0; MAX_MESSAGE];
-    let (length, _) = recv(&socket, &mut *buffer, RecvFlags::empty())?;
+    let (length, _) = retry_on_intr(|| recv(&socket, &mut *buffer, RecvFlags::empty()))?;
     buffer.truncate(length);
     Ok(buffer)
 }

@@ -17,6 +17,7 @@ use dotfour_protocol::{
     Add, Attachment, AttachmentKey, Call, Del, Failure, NodeStatus, PodName, Reply, Request, Status,
 };
 use ipnet::IpNet;
+use rustix::io::retry_on_intr;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
@@ -293,7 +294,8 @@ pub(crate) fn try_call(caller: &OwnedFd, bytes: &[u8], netns: BorrowedFd<'_>) {
 
 pub(crate) fn receive(caller: &OwnedFd) -> Reply {
     let mut buffer = vec![0; MAX_MESSAGE];
-    let (length, _) = recv(caller, &mut *buffer, RecvFlags::empty()).unwrap();
+    // A wait with a time limit may be interrupted although nobody sent a signal: the kernel does not go on with it.
+    let (length, _) = retry_on_intr(|| recv(caller, &mut *buffer, RecvFlags::empty())).unwrap();
     assert!(length > 0, "the daemon closed without an answer");
     decode_reply(&buffer[..length]).unwrap()
 }

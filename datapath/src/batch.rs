@@ -120,6 +120,13 @@ impl Object<'_> {
     }
 }
 
+impl<'d> Object<'d> {
+    /// What is behind the message's header.
+    pub(crate) fn payload(&self) -> &'d [u8] {
+        self.0.get(HEADER..).unwrap_or_default()
+    }
+}
+
 /// The first message type that is not netlink's own (netlink(7), `NLMSG_MIN_TYPE`).
 const FIRST_OBJECT_TYPE: u16 = 16;
 

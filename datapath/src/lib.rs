@@ -2,11 +2,13 @@
 //! and network namespaces.
 //!
 //! A [`Batch`] collects messages and a [`Socket`] sends them in one system call; what goes into a batch is said in
-//! [`link`], [`address`], [`route`] and [`neighbour`]. [`departures`] tells of links that vanish. The crate knows no policy: not which address is whose, nor what
+//! [`link`], [`address`], [`route`] and [`neighbour`]. [`departures`] tells of links that vanish, [`conntrack`] removes
+//! what the kernel remembers of an address's connections. The crate knows no policy: not which address is whose, nor what
 //! a pod should look like. Everything here blocks, and none of it reads the clock.
 
 pub mod address;
 pub mod batch;
+pub mod conntrack;
 pub mod departures;
 pub mod link;
 pub mod listener;
@@ -18,6 +20,7 @@ pub mod rule;
 pub mod socket;
 
 pub use batch::Batch;
+pub use conntrack::Conntrack;
 pub use departures::{Departure, Departures};
 pub use mac::Mac;
 pub use netns::Netns;

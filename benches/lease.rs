@@ -31,8 +31,10 @@ fn recorded(c: &mut Criterion) {
         b.iter(|| {
             let (_, ticket) = ledger.assign(wish(&newcomer), Duration::ZERO);
             ledger.commit(ticket).unwrap();
-            let (_, ticket) = ledger.release(&newcomer, Duration::ZERO);
+            let (lease, ticket) = ledger.release(&newcomer, Duration::ZERO);
             ledger.commit(ticket).unwrap();
+            let addresses: Vec<_> = lease.unwrap().addresses.iter().collect();
+            ledger.pool().end_sweep(&addresses, Duration::ZERO);
         });
     });
     for leases in [250, 1_000] {

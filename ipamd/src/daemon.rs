@@ -166,7 +166,8 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     ledger
         .checkpoint()
         .map_err(|source| StartError::NotRecorded { path: config.state_dir.display().to_string(), source })?;
-    let node = Node::new(ledger, nic, families, config.networks.clone(), source.kind(), janitor, metrics);
+    let node =
+        Node::new(ledger, nic, families, config.networks.clone(), source.kind(), janitor, metrics).map_err(netlink)?;
     let indices = Arc::new(LinkIndices::starting_at(index_seed(&view)));
     let (notices, noticed) = mpsc::channel();
     let keeper_thread = keeper::start(Arc::clone(&node), &indices, config.spool_dir.clone(), noticed)

@@ -1,7 +1,7 @@
 //! The keeper: ends what ended without telling.
 //!
 //! One thread that works off what others only notice: links that vanished with their pod's namespace, DELs in the spool,
-//! addresses to take off the NIC. It believes links and nothing else: a link that exists is a pod that lives.
+//! addresses to take off the NIC, connections of addresses that rest. It believes links and nothing else: a link that exists is a pod that lives.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +24,13 @@ const SPOOL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often all leases are compared with all links, in case an event was lost.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often it looks whether addresses rest, whose connections are to be swept. Nobody tells it of a DEL: that would be a
+/// system call in each.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How many times as long as a sweep took there is none: what rests must not cost more than a fiftieth of a processor.
+const SWEEP_SHARE: u32 = 50;
 
 /// What the keeper is told.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,8 +70,10 @@ impl Keeper {
     fn work(&mut self, notices: &Receiver<Notice>) {
         let mut next_spool = Instant::now() + SPOOL_INTERVAL;
         let mut next_audit = Instant::now() + AUDIT_INTERVAL;
+        let mut next_sweep = Instant::now();
         loop {
-            let patience = next_spool.min(next_audit).saturating_duration_since(Instant::now());
+            let next = next_spool.min(next_audit).min(next_sweep);
+            let patience = next.saturating_duration_since(Instant::now());
             match notices.recv_timeout(patience) {
                 Ok(Notice::LinkGone(index)) => self.collect_link(index),
                 Ok(Notice::EventsLost) => self.audit(),
@@ -81,7 +90,20 @@ impl Keeper {
                 self.audit();
                 next_audit = now + AUDIT_INTERVAL;
             }
+            if now >= next_sweep {
+                next_sweep = now + self.sweep();
+            }
         }
+    }
+
+    /// Sweeps what rests. Returns how long there need not be another.
+    fn sweep(&self) -> Duration {
+        if self.node.ledger.pool().counts().cooling == 0 {
+            return SWEEP_INTERVAL;
+        }
+        let begun = Instant::now();
+        self.node.sweeper.sweep(&self.node.ledger, &self.node.metrics);
+        SWEEP_INTERVAL.max(begun.elapsed().saturating_mul(SWEEP_SHARE))
     }
 
     fn collect_link(&mut self, index: u32) {

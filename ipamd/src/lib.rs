@@ -10,6 +10,7 @@
 //! - [`server`] takes calls from the plugin, each a [`caller`]; [`verbs`] has one file for each; [`wiring`] makes and unmakes a pod's links.
 //!   [`client`] is the other end, for `dotfourctl` and tests.
 //! - [`keeper`] ends what ended without telling: links that vanished ([`watch`]), DELs that found no daemon ([`spool`]).
+//!   [`sweeper`] removes the connections of released addresses.
 //! - [`rules`] decide which source address the world sees of a pod, and what a pod may not do; kept in one nftables table.
 //! - [`metrics`] counts and times all that, and serves it to Prometheus.
 //! - [`install`] gets plugin and network configuration onto a node, and everything off it again.
@@ -37,6 +38,7 @@ pub mod rules;
 pub mod server;
 pub mod source;
 pub mod spool;
+pub mod sweeper;
 pub mod takeover;
 pub mod verbs;
 pub mod watch;

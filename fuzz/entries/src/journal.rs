@@ -181,6 +181,8 @@ fn started_again_it_is_the_same(pool: &Pool, found: &Found) {
 /// New pods, until there is no address left: each gets one that nobody has and that has rested enough.
 fn use_up(mut pool: Pool) {
     let resting: HashMap<IpAddr, Moment> = pool.cooling().collect();
+    let addresses = pool.begin_sweep(NOW);
+    pool.end_sweep(&addresses, NOW);
     for n in 0..=u32::from(ADDRESSES) {
         let key = AttachmentKey { network: "new".into(), container_id: format!("new{n}"), ifname: "eth0".into() };
         let key = Arc::new(key);

@@ -5,12 +5,14 @@
 //! scheduler takes every runnable actor in every state, so all interleavings are walked. The gate is part of the state.
 //!
 //! Actors: an ADD, a DEL of the same key, the same key's second ADD, another pod's ADD, the pod's namespace dying, the
-//! collector, a spooled DEL, a GC, and a kill of the daemon that takes every call under way with it.
+//! collector, a spooled DEL, a GC, the keeper's sweep, and a kill of the daemon that takes every call under way with it. An
+//! ADD that finds an address unswept sweeps by itself. Each pod leaves connections behind that name its address.
 //!
-//! In every state: the pool's own invariants; no two links with one address; a live link's address is not free. At the
+//! In every state: the pool's own invariants; no two links with one address; a live link's address is not free, and no
+//! connection of another pod names it; no sweep has removed a living pod's connections. At the
 //! end of every run: a lease for every link and a link for every lease, and nothing left of an ADD that a DEL ended.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +46,8 @@ enum Job {
     Die { key: u8 },
     /// The collector looks at every lease.
     Collect,
+    /// The keeper sweeps what rests.
+    Sweep,
     /// kill -9, and a new start.
     Kill,
 }
@@ -54,6 +58,10 @@ enum Step {
     /// A GC's second look, with what it has listed.
     Gate,
     Decide,
+    /// A sweep: what is to be swept, the kernel's part, and its end.
+    Sweep,
+    SweepKernel,
+    SweepEnd,
     Commit,
     Kernel,
     Note,
@@ -81,6 +89,10 @@ struct World {
     /// The kernel's links, by index.
     links: BTreeMap<u32, Tag>,
     next_index: u32,
+    /// Whose connections name an address.
+    connections: BTreeMap<IpAddr, BTreeSet<Arc<AttachmentKey>>>,
+    /// Who holds the sweeper's lock, and what is being swept.
+    sweep: Option<(usize, Vec<IpAddr>)>,
     gate: HashSet<u8>,
     actors: Vec<Actor>,
 }
@@ -93,15 +105,41 @@ impl World {
             .iter()
             .map(|&job| Actor { job, step: Step::Enter, given: None, answered: false, listed: Moment::ZERO })
             .collect();
-        World { pool, file: vec![], queue: vec![], links: BTreeMap::new(), next_index: 1, gate: HashSet::new(), actors }
+        World {
+            pool,
+            file: vec![],
+            queue: vec![],
+            links: BTreeMap::new(),
+            next_index: 1,
+            connections: BTreeMap::new(),
+            sweep: None,
+            gate: HashSet::new(),
+            actors,
+        }
     }
 
-    fn runnable(&self, actor: &Actor) -> bool {
+    /// With the address at rest, after a pod that left connections behind.
+    fn resting(jobs: &[Job]) -> Self {
+        let mut world = World::new(jobs);
+        let before = key(8);
+        for address in world.pool.free().collect::<Vec<_>>() {
+            world.pool.cool(address, NOW);
+            world.file.push(Record::Cooling { address, since: NOW });
+            world.connections.entry(address).or_default().insert(Arc::clone(&before));
+        }
+        world
+    }
+
+    fn runnable(&self, number: usize) -> bool {
+        let actor = &self.actors[number];
         match (actor.job, actor.step) {
             (_, Step::Done) => false,
             (Job::Add { key, .. } | Job::Del { key, .. }, Step::Enter) | (Job::Gc { key, .. }, Step::Gate) => {
                 !self.gate.contains(&key)
             }
+            (Job::Sweep, Step::Enter) => self.sweep.is_none(),
+            // An ADD asks the pool again before it lets go of the lock.
+            (_, Step::Sweep) => self.sweep.as_ref().is_none_or(|(holder, _)| *holder == number),
             // The collector's own gate is for the moment of its step.
             _ => true,
         }
@@ -124,6 +162,15 @@ impl World {
                 self.collect();
                 Step::Done
             }
+            Job::Sweep => match step {
+                Step::Enter => self.sweep(number, Step::Sweep),
+                Step::SweepEnd => {
+                    self.sweep(number, step);
+                    self.sweep = None;
+                    Step::Done
+                }
+                _ => self.sweep(number, step),
+            },
             Job::Kill => {
                 self.kill();
                 Step::Done
@@ -142,12 +189,18 @@ impl World {
             Step::Decide => {
                 let wish =
                     Wish { key: &key, pod: None, families: Families::V4, asked: PodAddresses::default(), started };
-                let (addresses, started) = match self.pool.assign(wish, NOW) {
+                let assignment = self.pool.assign(wish, NOW);
+                if assignment != Assignment::Unswept && self.sweep.as_ref().is_some_and(|(holder, _)| *holder == number)
+                {
+                    self.sweep = None;
+                }
+                let (addresses, started) = match assignment {
                     Assignment::New(addresses) => {
                         self.actors[number].given = Some(addresses);
                         (addresses, started)
                     }
                     Assignment::Existing(lease) => (lease.addresses, lease.started),
+                    Assignment::Unswept => return Step::Sweep,
                     _ => {
                         self.gate.remove(&n);
                         return Step::Done;
@@ -157,6 +210,7 @@ impl World {
                 self.queue.push(Record::Assigned { key, pod: None, addresses: listed, started });
                 Step::Commit
             }
+            Step::Sweep | Step::SweepKernel | Step::SweepEnd => self.sweep(number, step),
             Step::Commit if given.is_none() => {
                 self.file.append(&mut self.queue);
                 self.actors[number].answered = true;
@@ -169,6 +223,9 @@ impl World {
             }
             Step::Kernel => {
                 let addresses = given.expect("an ADD that was given an address");
+                for address in addresses.iter() {
+                    self.connections.entry(address).or_default().insert(Arc::clone(&key));
+                }
                 self.links.insert(self.next_index, Tag { key: AttachmentKey::clone(&key), addresses });
                 self.actors[number].given = Some(addresses);
                 self.next_index += 1;
@@ -183,6 +240,30 @@ impl World {
                 Step::Done
             }
             Step::Gate | Step::Done => Step::Done,
+        }
+    }
+
+    /// One step of a sweep; an ADD asks again after the last.
+    fn sweep(&mut self, number: usize, step: Step) -> Step {
+        match step {
+            Step::Sweep => {
+                self.sweep = Some((number, self.pool.begin_sweep(NOW)));
+                Step::SweepKernel
+            }
+            Step::SweepKernel => {
+                let (_, addresses) = self.sweep.clone().unwrap_or_default();
+                for tag in self.links.values() {
+                    let swept = tag.addresses.iter().any(|address| addresses.contains(&address));
+                    assert!(!swept, "a living pod's connections are removed: {self:#?}");
+                }
+                self.connections.retain(|address, _| !addresses.contains(address));
+                Step::SweepEnd
+            }
+            _ => {
+                let (_, addresses) = self.sweep.clone().unwrap_or_default();
+                self.pool.end_sweep(&addresses, NOW);
+                Step::Decide
+            }
         }
     }
 
@@ -230,7 +311,7 @@ impl World {
                 self.gate.remove(&n);
                 Step::Done
             }
-            Step::Done => Step::Done,
+            Step::Sweep | Step::SweepKernel | Step::SweepEnd | Step::Done => Step::Done,
         }
     }
 
@@ -257,6 +338,7 @@ impl World {
             self.links.iter().map(|(&index, tag)| Link { index, alias: tag.to_alias(), ..Link::default() }).collect();
         self.queue.clear();
         self.gate.clear();
+        self.sweep = None;
         self.pool = Pool::new(REST);
         self.pool.apply_view(&view(5..5 + SIZE));
         let remembered = Remembered { records: self.file.clone(), ..Remembered::default() };
@@ -276,6 +358,8 @@ impl World {
                 assert!(seen.insert(address), "{address} is on two links: {self:#?}");
                 let free: Vec<IpAddr> = self.pool.free().chain(self.pool.cooling().map(|(a, _)| a)).collect();
                 assert!(!free.contains(&address), "{address} is on a link and may be lent: {self:#?}");
+                let others = self.connections.get(&address).into_iter().flatten().any(|key| **key != tag.key);
+                assert!(!others, "{address} has connections of a pod before: {self:#?}");
             }
         }
     }
@@ -320,8 +404,7 @@ impl World {
 /// Walks all interleavings; returns how many there are.
 fn explore(world: World) -> u64 {
     world.check();
-    let runnable: Vec<usize> =
-        (0..world.actors.len()).filter(|&number| world.runnable(&world.actors[number])).collect();
+    let runnable: Vec<usize> = (0..world.actors.len()).filter(|&number| world.runnable(number)).collect();
     if runnable.is_empty() {
         assert!(world.actors.iter().all(|actor| actor.step == Step::Done), "stuck: {world:#?}");
         world.check_end();
@@ -342,7 +425,7 @@ fn no_order_of_the_calls_for_one_pod_leaks_or_doubles_an_address() {
     let add = |key, started| Job::Add { key, started };
     let del = |key, at| Job::Del { key, at };
     let gc = |key, latest| Job::Gc { key, latest };
-    let scenarios: [&[Job]; 11] = [
+    let scenarios: [&[Job]; 12] = [
         &[add(1, 1), del(1, 2), Job::Kill, Job::Collect],
         &[add(1, 1), del(1, 2), add(1, 3), Job::Collect],
         &[add(1, 1), Job::Die { key: 1 }, add(2, 1), Job::Collect, Job::Kill],
@@ -354,8 +437,16 @@ fn no_order_of_the_calls_for_one_pod_leaks_or_doubles_an_address() {
         &[add(1, 1), gc(1, 2), add(1, 3), Job::Kill],
         &[add(1, 1), gc(1, 2), add(2, 1), Job::Collect],
         &[add(1, 1), gc(1, 2), del(1, 3), Job::Kill],
+        &[add(1, 1), Job::Die { key: 1 }, Job::Collect, Job::Sweep],
     ];
-    let explored: u64 = scenarios.into_iter().map(|jobs| explore(World::new(jobs))).sum();
+    // These begin with the one address resting.
+    let resting: [&[Job]; 3] = [
+        &[add(2, 1), Job::Sweep, Job::Sweep, Job::Kill],
+        &[add(2, 1), Job::Sweep, del(2, 2), Job::Sweep],
+        &[add(2, 1), add(3, 1), Job::Sweep],
+    ];
+    let worlds = scenarios.map(World::new).into_iter().chain(resting.map(World::resting));
+    let explored: u64 = worlds.map(explore).sum();
     println!("{explored} interleavings explored");
     assert!(explored > 10_000, "the scheduler walked only {explored}");
 }

@@ -61,6 +61,11 @@ impl Exposition {
             metrics.source_reports.clone(),
         );
         registry.register(
+            "swept_addresses",
+            "Released addresses whose connections were looked for and removed, each sweep counted, by whether it succeeded",
+            metrics.swept_addresses.clone(),
+        );
+        registry.register(
             "rules_applies",
             "Transactions that wrote table inet dotfour, by why and whether they succeeded",
             metrics.rules.applies.clone(),

@@ -91,6 +91,15 @@ pub enum Spooled {
     SetAside,
 }
 
+/// What came of a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SweepResult {
+    /// Nothing remembers the addresses' connections any more.
+    Ok,
+    /// The kernel refused.
+    Failed,
+}
+
 const SPOOLED: [&str; 4] = ["released", "added-since", "unknown", "set-aside"];
 
 /// What came of a call.
@@ -138,6 +147,8 @@ pub struct Metrics {
     spool_files: Fixed<Counter, 1>,
     /// Usable and not.
     source_reports: Fixed<Counter, 1>,
+    /// Addresses swept, and addresses that could not be.
+    swept_addresses: Fixed<Counter, 1>,
     /// What is counted of the node's rules.
     pub rules: RulesMetrics,
 }
@@ -157,6 +168,7 @@ impl Metrics {
             slow_adds: Counter::default(),
             spool_files: Fixed::new(SPOOLED.map(|outcome| [("outcome", outcome)]), Counter::default),
             source_reports: Fixed::new(ends.map(|result| [("result", result)]), Counter::default),
+            swept_addresses: Fixed::new(ends.map(|result| [("result", result)]), Counter::default),
             rules: RulesMetrics::new(),
         };
         for verb in [Verb::Add, Verb::Del] {
@@ -205,6 +217,13 @@ impl Metrics {
     pub fn source_report(&self, usable: bool) {
         if let Some(counter) = self.source_reports.at(usize::from(!usable)) {
             counter.inc();
+        }
+    }
+
+    /// Counts a sweep of so many addresses' connections.
+    pub fn swept(&self, result: SweepResult, addresses: usize) {
+        if let Some(counter) = self.swept_addresses.at(result as usize) {
+            counter.inc_by(u64::try_from(addresses).unwrap_or(u64::MAX));
         }
     }
 }

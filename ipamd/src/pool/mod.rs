@@ -8,6 +8,10 @@
 //! when its ADD was started, and a DEL leaves a tombstone with its time, so that an ADD which comes late is told from a new
 //! one.
 //!
+//! A released address rests, and the node's memory of its connections is swept meanwhile, by somebody who can talk to the
+//! kernel ([`Pool::begin_sweep`], [`Pool::end_sweep`]). **It is lent again only after a sweep that began when its rest was
+//! over**, and not while one is under way, which could take the next pod's connections along.
+//!
 //! Invariants, checked by `Pool::check` in tests: the counts of the states add up to the total; an address is in the
 //! queue of its state and in no other; an assigned address belongs to exactly one lease, which names it back.
 
@@ -51,6 +55,8 @@ pub enum State {
     Cooling {
         /// When it was released.
         since: Moment,
+        /// When the last sweep of its connections began; `None` before there was one, and while one is under way.
+        swept: Option<Moment>,
     },
     /// Kept out of use, because somebody else uses it.
     Reserved {
@@ -64,6 +70,18 @@ pub enum State {
         /// What was found.
         reason: String,
     },
+}
+
+impl State {
+    /// Whether this is an address that has rested for so long.
+    fn has_rested(&self, rest: Duration, now: Moment) -> bool {
+        matches!(self, State::Cooling { since, .. } if since.saturating_add(rest) <= now)
+    }
+
+    /// Whether this is an address whose connections were swept after a rest of so long.
+    fn is_swept(&self, rest: Duration) -> bool {
+        matches!(self, State::Cooling { since, swept: Some(swept) } if since.saturating_add(rest) <= *swept)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -197,7 +215,7 @@ impl Pool {
 
     /// Ends a pod's lease; its addresses cool down. `None` if the key holds nothing, which is no error.
     pub fn release(&mut self, key: &AttachmentKey, now: Moment) -> Option<Lease> {
-        self.end_lease(key, |_| State::Cooling { since: now })
+        self.end_lease(key, |_| State::Cooling { since: now, swept: None })
     }
 
     /// Takes an assignment back that nobody has used: its addresses are free at once, and last in the queue.
@@ -241,8 +259,42 @@ impl Pool {
         if let Some(&slot) = self.by_address.get(&address)
             && self.slots.get(slot).is_some_and(|entry| entry.state == State::Free)
         {
-            self.set_state(slot, State::Cooling { since });
+            self.set_state(slot, State::Cooling { since, swept: None });
         }
+    }
+
+    /// The resting addresses that were released no later than this. Until [`Pool::end_sweep`] says that nothing remembers
+    /// their connections any more, none of them is lent.
+    pub fn begin_sweep(&mut self, released_until: Moment) -> Vec<IpAddr> {
+        let slots: Vec<usize> = self.cooling.slots(&self.slots).collect();
+        let mut addresses = Vec::with_capacity(slots.len());
+        for slot in slots {
+            if let Some(Entry { address, state: State::Cooling { since, swept }, .. }) = self.slots.get_mut(slot)
+                && *since <= released_until
+            {
+                *swept = None;
+                addresses.push(*address);
+            }
+        }
+        addresses
+    }
+
+    /// Notes that a sweep which began at this moment is over. Without effect on addresses that do not rest, or not since
+    /// before it.
+    pub fn end_sweep(&mut self, addresses: &[IpAddr], begun: Moment) {
+        for address in addresses {
+            if let Some(&slot) = self.by_address.get(address)
+                && let Some(Entry { state: State::Cooling { since, swept }, .. }) = self.slots.get_mut(slot)
+                && *since <= begun
+            {
+                *swept = Some(begun);
+            }
+        }
+    }
+
+    /// How long addresses rest.
+    pub fn rest(&self) -> Rest {
+        self.rest
     }
 
     /// Remembers a DEL; see [`Pool::cover`].
@@ -261,11 +313,13 @@ impl Pool {
         self.state(address) == Some(&State::Free) && self.set_aside(address, State::Releasing)
     }
 
-    /// Frees what has rested enough. [`Pool::assign`] does so by itself; for counts that are true at this moment.
+    /// Frees what has rested enough and was swept since. [`Pool::assign`] does so by itself; for counts that are true at
+    /// this moment.
     pub fn thaw(&mut self, now: Moment) {
+        let cooldown = self.rest.cooldown;
         while let Some(slot) = self.cooling.head() {
             match self.slots.get(slot).map(|entry| &entry.state) {
-                Some(State::Cooling { since }) if since.saturating_add(self.rest.cooldown) <= now => {
+                Some(state) if state.has_rested(cooldown, now) && state.is_swept(cooldown) => {
                     self.set_state(slot, State::Free);
                 }
                 _ => return,
@@ -299,7 +353,7 @@ impl Pool {
     /// The cooling addresses and when they were released, the first released first.
     pub fn cooling(&self) -> impl Iterator<Item = (IpAddr, Moment)> {
         self.cooling.iter(&self.slots).filter_map(|entry| match entry.state {
-            State::Cooling { since } => Some((entry.address, since)),
+            State::Cooling { since, .. } => Some((entry.address, since)),
             _ => None,
         })
     }
@@ -330,20 +384,21 @@ impl Pool {
 
     fn choose(&self, wish: &Wish<'_>, now: Moment) -> Result<[Option<usize>; 2], Assignment> {
         if wish.asked != PodAddresses::default() {
-            return self.choose_asked(wish);
+            return self.choose_asked(wish, now);
         }
         let from_group = self.groups.iter().find_map(|group| pair(wish.families, group.v4.head(), group.v6.head()));
-        from_group
-            .or_else(|| self.choose_resting(wish.families, now))
-            .ok_or_else(|| Assignment::Exhausted(self.counts()))
+        from_group.map_or_else(|| self.choose_resting(wish.families, now), Ok)
     }
 
-    fn choose_asked(&self, wish: &Wish<'_>) -> Result<[Option<usize>; 2], Assignment> {
+    fn choose_asked(&self, wish: &Wish<'_>, now: Moment) -> Result<[Option<usize>; 2], Assignment> {
         let (mut v4, mut v6, mut on) = (None, None, None);
+        let cooldown = self.rest.cooldown;
         for address in wish.asked.iter() {
             let slot = *self.by_address.get(&address).ok_or(Assignment::AskedUnknown(address))?;
             match self.slots.get(slot) {
                 Some(Entry { state: State::Free, group, .. }) => on = self.groups.get(*group),
+                // Only a sweep is missing.
+                Some(Entry { state, .. }) if state.has_rested(cooldown, now) => return Err(Assignment::Unswept),
                 _ => return Err(Assignment::AskedTaken(address)),
             }
             *if address.is_ipv4() { &mut v4 } else { &mut v6 } = Some(slot);
@@ -351,26 +406,41 @@ impl Pool {
         let families = Families { v4: wish.families.v4 || v4.is_some(), v6: wish.families.v6 || v6.is_some() };
         let v4 = v4.or_else(|| on.and_then(|group| group.v4.head()));
         let v6 = v6.or_else(|| on.and_then(|group| group.v6.head()));
-        pair(families, v4, v6).ok_or_else(|| Assignment::Exhausted(self.counts()))
+        pair(families, v4, v6).ok_or_else(|| {
+            let lacks_a_sweep =
+                |entry: &Entry| entry.state.has_rested(cooldown, now) && !entry.state.is_swept(cooldown);
+            if self.cooling.iter(&self.slots).any(lacks_a_sweep) {
+                Assignment::Unswept
+            } else {
+                Assignment::Exhausted(self.counts())
+            }
+        })
     }
 
     /// With nothing free, the addresses that have rested longest, if that is longer than the floor. A walk, but only
     /// over what rests, and only when a NIC has run dry.
-    fn choose_resting(&self, families: Families, now: Moment) -> Option<[Option<usize>; 2]> {
-        self.groups.iter().enumerate().find_map(|(number, group)| {
-            let rested = |v4: bool| {
-                self.cooling.slots(&self.slots).find(|&slot| {
-                    self.slots.get(slot).is_some_and(|entry| {
-                        let rested = matches!(entry.state, State::Cooling { since }
-                            if since.saturating_add(self.rest.floor) <= now);
-                        rested && entry.group == number && entry.address.is_ipv4() == v4
-                    })
+    fn choose_resting(&self, families: Families, now: Moment) -> Result<[Option<usize>; 2], Assignment> {
+        let floor = self.rest.floor;
+        let resting = |number: usize, v4: bool, fit: &dyn Fn(&State) -> bool| {
+            self.cooling.slots(&self.slots).find(|&slot| {
+                self.slots.get(slot).is_some_and(|entry| {
+                    let rested = entry.state.has_rested(floor, now) && fit(&entry.state);
+                    rested && entry.group == number && entry.address.is_ipv4() == v4
                 })
-            };
-            let v4 = group.v4.head().or_else(|| families.v4.then(|| rested(true)).flatten());
-            let v6 = group.v6.head().or_else(|| families.v6.then(|| rested(false)).flatten());
-            pair(families, v4, v6)
-        })
+            })
+        };
+        let choose = |fit: &dyn Fn(&State) -> bool| {
+            self.groups.iter().enumerate().find_map(|(number, group)| {
+                let v4 = group.v4.head().or_else(|| families.v4.then(|| resting(number, true, fit)).flatten());
+                let v6 = group.v6.head().or_else(|| families.v6.then(|| resting(number, false, fit)).flatten());
+                pair(families, v4, v6)
+            })
+        };
+        match (choose(&|state| state.is_swept(floor)), choose(&|_| true)) {
+            (Some(slots), _) => Ok(slots),
+            (None, Some(_)) => Err(Assignment::Unswept),
+            (None, None) => Err(Assignment::Exhausted(self.counts())),
+        }
     }
 
     fn end_lease(&mut self, key: &AttachmentKey, next: impl Fn(IpAddr) -> State) -> Option<Lease> {

@@ -67,6 +67,8 @@ pub enum Assignment {
     New(PodAddresses),
     /// The key held a lease already; nothing changed.
     Existing(Lease),
+    /// Nothing is free, and what has rested long enough was not swept since, or is being swept. Sweep it, and ask again.
+    Unswept,
     /// No address of a wanted family is free.
     Exhausted(PoolCounts),
     /// An address that was asked for is not the pool's.

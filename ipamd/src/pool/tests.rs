@@ -95,6 +95,12 @@ fn assign(pool: &mut Pool, n: u8, now: Moment) -> Assignment {
     pool.assign(wish(&key(n), now), now)
 }
 
+/// A sweep that takes no time.
+pub(crate) fn sweep(pool: &mut Pool, now: Moment) {
+    let addresses = pool.begin_sweep(now);
+    pool.end_sweep(&addresses, now);
+}
+
 fn new(n: u8) -> Assignment {
     Assignment::New(address(n).into())
 }
@@ -122,6 +128,7 @@ fn a_released_address_cools_down_and_comes_last() {
     assert_eq!(assign(&mut pool, 1, Moment::ZERO), new(6));
     let just_before = COOLDOWN - Duration::from_nanos(1);
     assert!(matches!(assign(&mut pool, 2, just_before), Assignment::Exhausted(c) if c.cooling == 1));
+    sweep(&mut pool, COOLDOWN);
     assert_eq!(assign(&mut pool, 2, COOLDOWN), new(5));
 }
 
@@ -135,6 +142,8 @@ fn with_every_address_cooling_the_oldest_is_lent_after_the_floor() {
     pool.release(&key(0), Duration::from_secs(2));
     let just_before = Duration::from_secs(1) + FLOOR - Duration::from_nanos(1);
     assert!(matches!(assign(&mut pool, 3, just_before), Assignment::Exhausted(_)));
+    assert_eq!(assign(&mut pool, 3, Duration::from_secs(1) + FLOOR), Assignment::Unswept);
+    sweep(&mut pool, Duration::from_secs(1) + FLOOR);
     assert_eq!(assign(&mut pool, 3, Duration::from_secs(1) + FLOOR), new(6));
     assert!(matches!(assign(&mut pool, 4, Duration::from_secs(1) + FLOOR), Assignment::Exhausted(_)));
     pool.check();
@@ -150,8 +159,58 @@ fn the_oldest_freed_address_is_lent_first() {
         pool.release(&key(n), Duration::from_secs(at));
     }
     let later = Duration::from_secs(100);
+    sweep(&mut pool, later);
     let order: Vec<_> = (10..13).map(|n| assign(&mut pool, n, later)).collect();
     assert_eq!(order, [6, 7, 5].map(new));
+}
+
+#[test]
+fn an_address_is_lent_only_after_a_sweep_that_began_when_its_rest_was_over() {
+    let mut pool = pool_of(5..=5);
+    assign(&mut pool, 0, Moment::ZERO);
+    pool.release(&key(0), Moment::ZERO);
+    sweep(&mut pool, COOLDOWN - Duration::from_nanos(1));
+    pool.thaw(COOLDOWN * 2);
+    assert_eq!(pool.counts().free, 0);
+    assert_eq!(assign(&mut pool, 1, COOLDOWN * 2), Assignment::Unswept);
+    sweep(&mut pool, COOLDOWN * 2);
+    assert_eq!(assign(&mut pool, 1, COOLDOWN * 2), new(5));
+}
+
+#[test]
+fn an_address_is_not_lent_while_a_sweep_is_under_way() {
+    let mut pool = pool_with(REST, 5..=5);
+    assign(&mut pool, 0, Moment::ZERO);
+    pool.release(&key(0), Moment::ZERO);
+    sweep(&mut pool, FLOOR);
+    let again = pool.begin_sweep(FLOOR * 2);
+    assert_eq!(again, [address(5)]);
+    assert_eq!(assign(&mut pool, 1, FLOOR * 2), Assignment::Unswept);
+    pool.end_sweep(&again, FLOOR * 2);
+    assert_eq!(assign(&mut pool, 1, FLOOR * 2), new(5));
+}
+
+#[test]
+fn a_sweep_from_before_the_release_counts_for_nothing() {
+    let mut pool = pool_with(Rest { cooldown: Duration::ZERO, floor: Duration::ZERO }, 5..=5);
+    assign(&mut pool, 0, Moment::ZERO);
+    pool.release(&key(0), Duration::from_secs(2));
+    pool.end_sweep(&[address(5)], Duration::from_secs(1));
+    assert_eq!(assign(&mut pool, 1, Duration::from_secs(3)), Assignment::Unswept);
+    assert_eq!(pool.begin_sweep(Duration::from_secs(1)), [] as [IpAddr; 0]);
+}
+
+#[test]
+fn an_address_that_is_asked_for_and_needs_only_a_sweep_is_not_called_taken() {
+    let mut pool = pool_of(5..=6);
+    assign(&mut pool, 0, Moment::ZERO);
+    pool.release(&key(0), Moment::ZERO);
+    let key = key(1);
+    let asked = |pool: &mut Pool, now| pool.assign(Wish { asked: address(5).into(), ..wish(&key, now) }, now);
+    assert_eq!(asked(&mut pool, FLOOR), Assignment::AskedTaken(address(5)));
+    assert_eq!(asked(&mut pool, COOLDOWN), Assignment::Unswept);
+    sweep(&mut pool, COOLDOWN);
+    assert_eq!(asked(&mut pool, COOLDOWN), new(5));
 }
 
 #[test]
@@ -183,6 +242,7 @@ fn both_families_are_assigned_or_none() {
     pool.release(&key(0), Moment::ZERO);
     assert_eq!((pool.counts().cooling, pool.counts().free), (2, 1));
     assert!(matches!(dual(&mut pool, 1), Assignment::Exhausted(_)));
+    sweep(&mut pool, COOLDOWN);
     let key_2 = key(2);
     let thawed = pool.assign(Wish { families: Families::DUAL, ..wish(&key_2, COOLDOWN) }, COOLDOWN);
     assert_eq!(thawed, Assignment::New(PodAddresses::from(address(6)).with(v6(5))));
@@ -326,38 +386,69 @@ fn an_address_is_returned_only_if_nobody_needs_it() {
 #[derive(Default)]
 struct Model {
     free: VecDeque<IpAddr>,
-    /// When it was released, and the address, in that order.
-    cooling: VecDeque<(Moment, IpAddr)>,
+    /// When it was released, the address, and when a sweep of it began that is over, in the order of the first.
+    cooling: VecDeque<(Moment, IpAddr, Option<Moment>)>,
+    /// A sweep that is under way.
+    sweep: Option<(Moment, Vec<IpAddr>)>,
     assigned: BTreeMap<Arc<AttachmentKey>, (Moment, IpAddr)>,
     ended: BTreeMap<Arc<AttachmentKey>, Moment>,
 }
 
 impl Model {
-    fn assign(&mut self, key: &Arc<AttachmentKey>, started: Moment, now: Moment) -> Option<IpAddr> {
+    fn assign(&mut self, key: &Arc<AttachmentKey>, started: Moment, now: Moment) -> Given {
         if let Some((since, held)) = self.assigned.get_mut(key) {
             *since = started.max(*since);
-            return Some(*held);
+            return Given::Address(*held);
         }
         if self.ended.get(key).is_some_and(|at| started <= *at) {
-            return None;
+            return Given::Nothing;
         }
-        let ready = self.cooling.iter().take_while(|(since, _)| *since + COOLDOWN <= now).count();
-        self.free.extend(self.cooling.drain(..ready).map(|(_, address)| address));
+        let swept = |since: Moment, rest, swept: Option<Moment>| swept.is_some_and(|swept| since + rest <= swept);
+        let over = |(since, _, at): &&(Moment, IpAddr, Option<Moment>)| swept(*since, COOLDOWN, *at);
+        let ready = self.cooling.iter().take_while(over).count();
+        self.free.extend(self.cooling.drain(..ready).map(|(_, address, _)| address));
         let address = match self.free.pop_front() {
             Some(address) => address,
-            None => {
-                let &(since, address) = self.cooling.front()?;
-                if since + FLOOR > now {
-                    return None;
-                }
-                self.cooling.pop_front();
-                address
-            }
+            None => match self.cooling.iter().position(|(since, _, at)| swept(*since, FLOOR, *at)) {
+                Some(place) => self.cooling.remove(place).unwrap().1,
+                None if self.cooling.front().is_some_and(|(since, ..)| *since + FLOOR <= now) => return Given::Unswept,
+                None => return Given::Nothing,
+            },
         };
         self.ended.remove(key);
         self.assigned.insert(Arc::clone(key), (started, address));
-        Some(address)
+        Given::Address(address)
     }
+
+    fn begin_sweep(&mut self, now: Moment, rested: Duration) -> Vec<IpAddr> {
+        let due = self.cooling.iter_mut().filter(|(since, ..)| *since + rested <= now);
+        let addresses: Vec<IpAddr> = due
+            .map(|(_, address, swept)| {
+                *swept = None;
+                *address
+            })
+            .collect();
+        self.sweep = Some((now, addresses.clone()));
+        addresses
+    }
+
+    fn end_sweep(&mut self) -> Option<(Moment, Vec<IpAddr>)> {
+        let (begun, addresses) = self.sweep.take()?;
+        for (since, address, swept) in &mut self.cooling {
+            if addresses.contains(address) && *since <= begun {
+                *swept = Some(begun);
+            }
+        }
+        Some((begun, addresses))
+    }
+}
+
+/// What an ADD gets.
+#[derive(Debug, PartialEq, Eq)]
+enum Given {
+    Address(IpAddr),
+    Unswept,
+    Nothing,
 }
 
 #[derive(Debug, Clone)]
@@ -368,6 +459,9 @@ enum Step {
     Del(u8, u8),
     Cancel(u8),
     Wait(u8),
+    /// A sweep of all that rests, or of what has rested for the floor, begins, unless one is under way.
+    BeginSweep(bool),
+    EndSweep,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -376,6 +470,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0..12_u8, 0..4_u8).prop_map(|(n, ago)| Step::Del(n, ago)),
         1 => (0..12_u8).prop_map(Step::Cancel),
         2 => (0..40_u8).prop_map(Step::Wait),
+        2 => any::<bool>().prop_map(Step::BeginSweep),
+        2 => Just(Step::EndSweep),
     ];
     proptest::collection::vec(step, 0..200)
 }
@@ -396,9 +492,10 @@ proptest! {
                 Step::Assign(n, seconds) => {
                     let started = ago(now, seconds);
                     let assigned = match pool.assign(wish(&key(n), started), now) {
-                        Assignment::New(addresses) => addresses.iter().next(),
-                        Assignment::Existing(lease) => lease.addresses.iter().next(),
-                        _ => None,
+                        Assignment::New(addresses) => Given::Address(addresses.iter().next().unwrap()),
+                        Assignment::Existing(lease) => Given::Address(lease.addresses.iter().next().unwrap()),
+                        Assignment::Unswept => Given::Unswept,
+                        _ => Given::Nothing,
                     };
                     prop_assert_eq!(assigned, model.assign(&key(n), started, now));
                 }
@@ -412,7 +509,7 @@ proptest! {
                             prop_assert!(started <= at);
                             prop_assert_eq!(lease.addresses, PodAddresses::from(held));
                             pool.release(&key(n), now);
-                            model.cooling.push_back((now, held));
+                            model.cooling.push_back((now, held, None));
                         }
                         Covered::AddedSince => prop_assert!(model.assigned[&key(n)].0 > at),
                         Covered::Unknown => prop_assert!(!model.assigned.contains_key(&key(n))),
@@ -427,6 +524,16 @@ proptest! {
                 // A run ends before tombstones are forgotten.
                 Step::Wait(seconds) if now < Duration::from_secs(500) => now += Duration::from_secs(seconds.into()),
                 Step::Wait(_) => {}
+                Step::BeginSweep(all) if model.sweep.is_none() => {
+                    let rested = if all { Duration::ZERO } else { FLOOR };
+                    prop_assert_eq!(pool.begin_sweep(now.saturating_sub(rested)), model.begin_sweep(now, rested));
+                }
+                Step::BeginSweep(_) => {}
+                Step::EndSweep => {
+                    if let Some((begun, addresses)) = model.end_sweep() {
+                        pool.end_sweep(&addresses, begun);
+                    }
+                }
             }
             pool.check();
             prop_assert_eq!(pool.counts().assigned, model.assigned.len());

@@ -70,8 +70,8 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
     let begun = Instant::now();
 
     let asked: PodAddresses = add.asked.into_iter().collect();
-    let wish = Wish { key: &key, pod: pod.clone(), families: node.families, asked, started };
-    let (assignment, ticket) = node.ledger.assign(wish, now());
+    let wish = || Wish { key: &key, pod: pod.clone(), families: node.families, asked, started };
+    let (assignment, ticket) = node.sweeper.assign(wish, &node.ledger, &node.metrics);
     let addresses = match assignment {
         Assignment::New(addresses) => addresses,
         Assignment::Existing(lease) => {
@@ -84,6 +84,8 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
             let attachment = confirm(&key, &lease, netns.as_fd(), node, wirer)?;
             return Ok(Added { key, attachment, new: None, _netns: netns });
         }
+        // Other calls were quicker, again and again.
+        Assignment::Unswept => return Err(AddError::Exhausted(node.ledger.pool().counts())),
         Assignment::Exhausted(counts) => return Err(AddError::Exhausted(counts)),
         Assignment::AskedUnknown(address) => return Err(AddError::AskedUnknown(address)),
         Assignment::AskedTaken(address) => return Err(AddError::AskedTaken(address)),

@@ -20,6 +20,7 @@ use crate::lease::Ledger;
 use crate::metrics::Metrics;
 use crate::nic::Nic;
 use crate::pool::{Families, HostLink, Moment, PodAddresses};
+use crate::sweeper::Sweeper;
 use crate::wiring::names::host_link;
 use crate::wiring::tag::Tag;
 use crate::wiring::{Janitor, PodPlan, Wirer};
@@ -46,6 +47,8 @@ pub struct Node {
     pub source: &'static str,
     /// Deletes what DEL condemned.
     pub janitor: Janitor,
+    /// Removes released addresses' connections.
+    pub sweeper: Sweeper,
     /// What is counted and timed.
     pub metrics: Metrics,
     /// When this daemon started to serve.
@@ -53,7 +56,10 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that is ready to serve.
+    /// A node that is ready to serve, in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// No netlink socket can be had.
     pub fn new(
         ledger: Ledger,
         nic: Nic,
@@ -62,9 +68,22 @@ impl Node {
         source: &'static str,
         janitor: Janitor,
         metrics: Metrics,
-    ) -> Arc<Self> {
+    ) -> std::io::Result<Arc<Self>> {
         let (gate, collected) = (Gate::default(), AtomicU64::new(0));
-        Arc::new(Node { ledger, gate, collected, nic, families, networks, source, janitor, metrics, started: now() })
+        let sweeper = Sweeper::open()?;
+        Ok(Arc::new(Node {
+            ledger,
+            gate,
+            collected,
+            nic,
+            families,
+            networks,
+            source,
+            janitor,
+            sweeper,
+            metrics,
+            started: now(),
+        }))
     }
 
     /// How many leases were collected without a DEL since the start.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::*;
 use crate::lease::journal::{Identity, remember};
 use crate::lease::recover::replay;
-use crate::pool::tests::{key, view};
+use crate::pool::tests::{key, sweep, view};
 use crate::pool::{Families, PodAddresses, Rest};
 
 fn identity() -> Identity {
@@ -63,6 +63,7 @@ fn parallel_callers_find_all_of_theirs_on_file_in_an_order_that_makes_sense() {
             scope.spawn(move || {
                 for round in 0..400_u32 {
                     let key = key(worker * 4 + u8::try_from(round % 4).unwrap());
+                    sweep(&mut ledger.pool(), Duration::ZERO);
                     let (assignment, ticket) = ledger.assign(wish(&key), Duration::ZERO);
                     ledger.commit(ticket).unwrap();
                     if matches!(assignment, Assignment::New(_)) && round % 3 != 0 {
@@ -102,6 +103,7 @@ fn a_file_that_grows_is_written_anew_and_loses_nothing() {
     let ledger = ledger(directory.path(), 4);
     let mut largest = 0;
     for _ in 0..3_000 {
+        sweep(&mut ledger.pool(), Duration::ZERO);
         for n in 0..2 {
             let (_, ticket) = ledger.assign(wish(&key(n)), Duration::ZERO);
             ledger.commit(ticket).unwrap();

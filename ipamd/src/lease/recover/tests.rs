@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::lease::ledger::snapshot;
 use crate::lease::record::{Contents, read};
-use crate::pool::tests::{address, key, view};
+use crate::pool::tests::{address, key, sweep, view};
 use crate::pool::{Assignment, Covered, Families, Rest, State, Wish};
 
 const NIC: u32 = 2;
@@ -164,6 +164,7 @@ impl Run {
 
     fn add(&mut self, n: u8) {
         let key = key(n);
+        sweep(&mut self.pool, self.now);
         let assignment = self.pool.assign(wish(&key, self.now), self.now);
         let (addresses, new) = match assignment {
             Assignment::New(addresses) => (addresses, true),
@@ -271,6 +272,7 @@ proptest! {
                 }
                 let taken: HashSet<IpAddr> = end.leases.values().copied().collect();
                 let later = run.now + REST.cooldown;
+                sweep(&mut pool, later);
                 for n in 100..100 + size {
                     let key = key(n);
                     if let Assignment::New(addresses) = pool.assign(wish(&key, later), later) {

@@ -24,6 +24,8 @@ use raw::{Raw, one_line};
 pub struct Config {
     /// Name of the NIC that carries the pods' addresses; found by MAC or by the default route where absent.
     pub nic: Option<String>,
+    /// MTU of pods' links in bytes; the NIC's where absent.
+    pub mtu: Option<u32>,
     /// The networks (CNI `name`) that are served; all where empty.
     pub networks: Vec<String>,
     /// Path of the daemon's socket.

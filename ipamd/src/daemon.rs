@@ -91,6 +91,16 @@ pub enum StartError {
     /// No NIC can be chosen.
     #[error(transparent)]
     Nic(#[from] NicError),
+    /// Pods cannot send what the NIC cannot.
+    #[error("mtu: {configured} is more than the {limit} bytes that {nic} carries; lower it, or leave it out")]
+    Mtu {
+        /// What is configured.
+        configured: u32,
+        /// The NIC's.
+        limit: u32,
+        /// The NIC's name.
+        nic: String,
+    },
     /// Leases cannot be recorded.
     #[error("stateDir: {path} cannot be written")]
     NotRecorded {
@@ -148,6 +158,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     let reports = first_report(&source).await?;
     let view = observe().await?;
     let (nic, report) = nic::choose(&reports, &view, config.nic.as_deref())?;
+    let nic = with_pod_mtu(nic, config.mtu)?;
     let identity =
         Identity::of_this_machine().map_err(|source| StartError::Setup { what: "read the boot id", source })?;
     let found = recover::find(&view.links);
@@ -220,6 +231,15 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     drop(node);
     join(janitor_thread);
     Ok(())
+}
+
+/// The NIC, with the MTU that pods' links get.
+fn with_pod_mtu(nic: Nic, configured: Option<u32>) -> Result<Nic, StartError> {
+    match configured {
+        Some(mtu) if mtu > nic.mtu => Err(StartError::Mtu { configured: mtu, limit: nic.mtu, nic: nic.name }),
+        Some(mtu) => Ok(Nic { mtu, ..nic }),
+        None => Ok(nic),
+    }
 }
 
 /// What pods' addresses are from: the NIC's subnets, and what pods have that the source reports no more.

@@ -1,7 +1,12 @@
 //! What pods and the node's NIC may rely on, whatever the node's settings are: everybody reaches everybody with their own
-//! address, and the NIC stays as it was.
+//! address, whatever size the links carry; a pod that is gone is forgotten, and a pod reaches itself through a service; the
+//! NIC stays as it was.
 
+mod connections;
+mod hairpin;
 mod matrix;
+mod mtu;
+mod nft;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use dotfour_datapath::Netns;
 use dotfour_e2e::program::{self, Failure};
-use dotfour_rig::{Daemon, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
+use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
 
+use crate::connections::Change;
 use crate::matrix::Matrix;
 
 /// Azure's most for a NIC, less the node's own.
@@ -28,7 +34,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 fn main() -> ExitCode {
     program::run_in_sandbox(|sandbox| {
         let (nic, filters) = (sandbox.place(), sandbox.place());
+        let (before, after, next) = (sandbox.place(), sandbox.place(), sandbox.place());
+        let (hairpin, mtu) = (sandbox.place(), sandbox.place());
         vec![
+            program::test(
+                "a_sender_that_never_pauses_reaches_the_pod_that_its_port_was_given_before_the_old_one_ended",
+                move || connections::new_pod_is_reached(&before.within("before")?, Change::Before),
+            ),
+            program::test(
+                "a_sender_that_never_pauses_reaches_the_pod_that_its_port_was_given_after_the_old_one_ended",
+                move || connections::new_pod_is_reached(&after.within("after")?, Change::After),
+            ),
+            program::test("the_next_pod_with_an_address_hears_nothing_of_the_connections_before", move || {
+                connections::next_pod_with_the_address_hears_nothing(&next.within("next")?)
+            }),
+            program::test("a_pod_reaches_itself_through_a_service_of_iptables_and_of_nftables", move || {
+                hairpin::reaches_itself(&hairpin.within("hairpin")?)
+            }),
+            program::test("full_size_packets_arrive_with_the_nic_s_mtu_a_lower_one_and_a_configured_one", move || {
+                mtu::full_size_arrives(&mtu)
+            }),
             program::test("the_nic_is_as_before_with_250_pods_and_after_them", move || {
                 nic_untouched(&nic.within("nic")?)
             }),
@@ -49,9 +74,15 @@ struct Host {
 
 impl Host {
     fn start(node: Node) -> Result<Self, Failure> {
+        Host::start_with(node, |_| {})
+    }
+
+    /// With a configuration that differs.
+    fn start_with(node: Node, change: impl FnOnce(&mut DaemonConfig)) -> Result<Self, Failure> {
         let mut config = program::daemon()?;
         config.max_pods = PODS;
         config.cooldown = Duration::from_millis(100);
+        change(&mut config);
         let daemon = node.start_daemon(&config)?;
         let network = program::network(&node)?;
         Ok(Host { daemon, network, node })
@@ -190,7 +221,7 @@ fn reverse_path_filters(place: &Place) -> Result<(), Failure> {
         for filter in [Filter::All, Filter::EachLink] {
             // Before the pods, whose links inherit it, and once more for the links that are there then.
             hosts.iter().try_for_each(|host| filter.set(host.node.netns(), value))?;
-            let mut matrix = Matrix::default();
+            let mut matrix = Matrix::of_mtu(1500);
             let mut pods = Vec::new();
             for host in &hosts {
                 matrix.place(host.node.name(), host.node.netns(), host.node.address());

@@ -22,6 +22,8 @@ const DEFAULT_COOLDOWN_FLOOR: Duration = Duration::from_secs(5);
 const DEFAULT_MAX_PODS: u16 = 30;
 /// The most addresses Azure gives a NIC, less the node's own.
 const MOST_PODS: u16 = 255;
+/// What every IPv4 host must accept (RFC 1122, section 3.3.2); below it, names do not resolve any more.
+const LEAST_MTU: u32 = 576;
 /// Azure's wireserver, the same in every region and cloud.
 const DEFAULT_WIRESERVER: &str = "http://168.63.129.16";
 /// azure-vnet-ipam's own limit for an answer.
@@ -36,6 +38,7 @@ const DEFAULT_SLOW_ADD: Duration = Duration::from_millis(100);
 pub(super) struct Raw {
     mode: Option<Mode>,
     nic: Option<String>,
+    mtu: Option<u32>,
     networks: Option<Vec<String>>,
     socket: Option<PathBuf>,
     state_dir: Option<PathBuf>,
@@ -120,6 +123,11 @@ impl Raw {
         if !(1..=MOST_PODS).contains(&max_pods) {
             return Err(format!("maxPods is {max_pods}; Azure gives a NIC at most {MOST_PODS} pod addresses"));
         }
+        if let Some(mtu) = self.mtu
+            && mtu < LEAST_MTU
+        {
+            return Err(format!("mtu is {mtu}; {LEAST_MTU} bytes are the least that every host must accept"));
+        }
         let socket = absolute("socket", self.socket.unwrap_or_else(|| dotfour_protocol::DEFAULT_SOCKET.into()))?;
         let beside_socket = socket.with_file_name(dotfour_protocol::SPOOL_NAME);
         let spool_dir = absolute("spoolDir", self.spool_dir.unwrap_or(beside_socket))?;
@@ -137,6 +145,7 @@ impl Raw {
             metrics: MetricsTarget::parse(self.metrics.as_deref(), &state_dir, &socket)?,
             slow_add: duration("slowAdd", self.slow_add.as_deref(), DEFAULT_SLOW_ADD)?,
             nic: self.nic,
+            mtu: self.mtu,
             networks,
             socket,
             state_dir,

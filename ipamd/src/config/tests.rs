@@ -52,6 +52,14 @@ metrics: unix:/run/dotfour/metrics.sock
 }
 
 #[test]
+fn an_mtu_is_the_nic_s_unless_one_is_given_that_hosts_accept() {
+    assert_eq!(Config::parse(MINIMAL).unwrap().mtu, None);
+    assert_eq!(Config::parse(&format!("mtu: 1400\n{MINIMAL}")).unwrap().mtu, Some(1400));
+    let reason = refusal(&format!("mtu: 575\n{MINIMAL}"));
+    assert!(reason.contains("mtu") && reason.contains("576"), "{reason}");
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_the_nearest_name() {
     let reason = refusal("maxpods: 30\nsource:\n  kind: wireserver\n");
     assert!(reason.contains("maxpods") && reason.contains("did you mean `maxPods`?"), "{reason}");

@@ -4,7 +4,7 @@
 //!
 //! - [`agent_files`] understands the ip-masq-agent's files; [`directory`] reads them when they change.
 //! - [`plan`] decides; [`table`] says it in nftables' words; [`outline`] is what is compared. All pure.
-//! - [`old_agent`] finds what the ip-masq-agent left.
+//! - [`old_agent`] finds what the ip-masq-agent left, [`forward_drop`] who drops what the node forwards.
 //! - [`apply`] runs `nft`; [`events`] hears who else changes the table; [`enforcer`] keeps it as planned.
 //!
 //! Invariants: a change is one transaction; nothing is written when the table is as planned; rules that are in force stay
@@ -15,6 +15,7 @@ pub mod apply;
 pub mod directory;
 pub mod enforcer;
 pub mod events;
+pub mod forward_drop;
 pub mod old_agent;
 pub mod outline;
 pub mod plan;
@@ -102,6 +103,12 @@ fn watch(enforcer: &Mutex<Enforcer>, stop: &OwnedFd) {
              stop the agent and remove the chain",
             found.join(" and "),
             old_agent::CHAIN
+        );
+    }
+    for chain in forward_drop::find() {
+        warn!(
+            "{chain} drops what the node forwards unless one of its rules accepts it; pods reach nobody outside, and \
+             nobody them, without a rule for their addresses there"
         );
     }
     loop {

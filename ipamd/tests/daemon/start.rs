@@ -177,6 +177,7 @@ fn bad_arguments_and_configurations_end_with_one_clear_error() {
     for (text, named) in [
         ("source: {kind: wireservr}\n", "did you mean `wireserver`?"),
         ("cooldwn: 1s\nsource: {kind: wireserver}\n", "did you mean `cooldown`?"),
+        ("mtu: 9000\nsource: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5]}\n", "1500 bytes"),
         ("nic: eth7\nsource: {kind: static, subnet: 10.0.0.0/8, addresses: [10.0.0.4]}\n", "eth7"),
     ] {
         let (status, log) = node.fail(&node.config(text));

@@ -1,6 +1,6 @@
 //! Does a pod stay fast and whole when there are many of them? With a thousand pods on the node, with fifty thousand rules
 //! of others, with a thousand links waiting to be deleted, ADD and DEL are what they are on an empty node; and the first
-//! packet after ADD's answer arrives.
+//! packet after ADD's answer arrives, also where another pod had the address a moment ago.
 //!
 //! Each test has a short form, with a limit that a busy machine's noise does not reach and a scan or a dump does, and a long
 //! one with the budget itself, for `make soak`. All print what they measured. They take turns, whatever the number of test
@@ -11,6 +11,7 @@ mod crowd;
 mod figures;
 mod firewall;
 mod first_packet;
+mod moved;
 mod stage;
 
 use std::process::ExitCode;
@@ -23,11 +24,16 @@ use crate::burial::Burial;
 use crate::crowd::Crowd;
 use crate::firewall::Firewall;
 use crate::first_packet::FirstPackets;
+use crate::moved::Moves;
 
 /// What a ratio is allowed in `make test`: far above its noise, far below what a scan or a lock costs.
 const LENIENT: f64 = 2.0;
 /// The budget: "not more than 1.2 times", and with foreign rules "unchanged", which cannot be measured any closer.
 const BUDGET: f64 = 1.2;
+
+/// How long a first packet may take, there and back, at p99; and what is allowed on a machine with more to do.
+const FIRST_PACKET: Duration = Duration::from_millis(5);
+const LENIENT_FIRST_PACKET: Duration = Duration::from_millis(50);
 
 /// Held by the test that runs.
 static TURN: Mutex<()> = Mutex::new(());
@@ -59,6 +65,12 @@ tests![
     first_packet::arrive,
     FirstPackets { pods: 150 },
     FirstPackets { pods: 1_000 };
+
+    "the_first_packet_arrives_at_an_address_that_a_pod_of_this_or_the_other_node_had",
+    "of_a_thousand_first_packets_to_an_address_that_moves_p99_is_within_the_budget",
+    moved::make_no_difference,
+    Moves { pods: 96, p99: LENIENT_FIRST_PACKET },
+    Moves { pods: 1_000, p99: FIRST_PACKET };
 
     "add_takes_as_long_among_many_pods_as_among_few",
     "add_among_a_thousand_pods_is_within_the_budget",

@@ -47,15 +47,16 @@ impl Host {
     pub(crate) fn start(vnet: &Vnet, number: u8) -> Result<Self, Failure> {
         let node = vnet.add_node(&NodeConfig::new(format!("node-{number}"), 0))?;
         let third: RangeInclusive<u8> = number * 16..=number * 16 + 15;
+        let addresses = format!("addresses: [10.240.{}.1-10.240.{}.254]\n", third.start(), third.end());
+        Host::on(node, vnet, &addresses, Duration::from_millis(100))
+    }
+
+    /// A node whose daemon has these addresses, and how long they rest.
+    pub(crate) fn on(node: Node, vnet: &Vnet, addresses: &str, cooldown: Duration) -> Result<Self, Failure> {
         let mut config = program::daemon()?;
-        config.cooldown = Duration::from_millis(100);
+        config.cooldown = cooldown;
         // A look at source and node is not what is measured.
-        config.source = format!(
-            "kind: static\nsubnet: {}\naddresses: [10.240.{}.1-10.240.{}.254]\nrefresh: 1h\n",
-            vnet.subnet(),
-            third.start(),
-            third.end()
-        );
+        config.source = format!("kind: static\nsubnet: {}\n{addresses}refresh: 1h\n", vnet.subnet());
         let daemon = node.start_daemon(&config)?;
         let network = program::network(&node)?;
         Ok(Host { _daemon: daemon, network, node })

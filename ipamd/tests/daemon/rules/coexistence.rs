@@ -191,3 +191,16 @@ fn a_plan_for_both_modes_and_both_families_is_what_nft_then_lists() {
     let azure = run(&node.netns, "nft list set inet dotfour azure_exempt6");
     assert!(azure.contains("fd00:240::/48") && azure.contains("fd00:244::/56"), "{azure}");
 }
+
+#[test]
+fn a_forward_chain_that_drops_is_reported_at_the_start_and_left_alone() {
+    let node = Node::new();
+    let foreign = "table ip filter { chain FORWARD { type filter hook forward priority filter; policy drop; }; }; \
+                   table inet docker { chain open { type filter hook forward priority filter; policy accept; }; }";
+    run(&node.netns, &format!("nft '{foreign}'"));
+    let before = run(&node.netns, "nft list chain ip filter FORWARD");
+    let _daemon = node.start(&node.static_config(8));
+    eventually("the chain is reported", || node.log().contains("chain FORWARD of ip filter drops"));
+    assert!(!node.log().contains("inet docker"), "{}", node.log());
+    assert_eq!(run(&node.netns, "nft list chain ip filter FORWARD"), before);
+}

@@ -14,7 +14,7 @@ use dotfour_rig::probe::Pinger;
 use dotfour_rig::runtime::Calls;
 use dotfour_rig::{Place, Pod};
 
-use crate::figures::in_words;
+use crate::figures::{in_words, percentile};
 use crate::stage::{Host, Outcome, vnet};
 
 /// Sandboxes that are there at the same time.
@@ -26,9 +26,10 @@ const OTHERS: usize = 4;
 /// What has not come back by then is lost: nothing here keeps a packet for later.
 const LOST: Duration = Duration::from_secs(1);
 
-/// How many first packets there are, each way, on an idle and on a busy node.
+/// How many first packets there are, each way, on an idle and on a busy node; and how long one may take there and back, at p99.
 pub(crate) struct FirstPackets {
     pub(crate) pods: usize,
+    pub(crate) p99: Duration,
 }
 
 pub(crate) fn arrive(place: &Place, first: &FirstPackets) -> Outcome {
@@ -43,6 +44,10 @@ pub(crate) fn arrive(place: &Place, first: &FirstPackets) -> Outcome {
             let times = waves(&host, way, first.pods, callers)?;
             let arrived: Vec<Duration> = times.iter().copied().flatten().collect();
             println!("  {way}, {load}, {} sent; back came {}", times.len(), in_words(&arrived));
+            let p99 = percentile(&arrived, 99);
+            if p99 > first.p99 {
+                losses.push(format!("at p99 {p99:?}, more than {:?}, {way} when {load}", first.p99));
+            }
             if arrived.len() != first.pods {
                 losses.push(format!("{} of {} {way} when {load}", first.pods - arrived.len(), first.pods));
             }
@@ -63,7 +68,7 @@ pub(crate) fn arrive(place: &Place, first: &FirstPackets) -> Outcome {
         ended.chain([sent]).collect::<Outcome>()
     })?;
     println!("  {} other pods came and went meanwhile", others.count.load(Ordering::Relaxed));
-    if losses.is_empty() { Ok(()) } else { Err(format!("first packets lost: {}", losses.join(", ")).into()) }
+    if losses.is_empty() { Ok(()) } else { Err(format!("first packets lost or late: {}", losses.join(", ")).into()) }
 }
 
 /// Which way a first packet goes.

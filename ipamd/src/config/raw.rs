@@ -22,8 +22,8 @@ const DEFAULT_COOLDOWN_FLOOR: Duration = Duration::from_secs(5);
 const DEFAULT_MAX_PODS: u16 = 30;
 /// The most addresses Azure gives a NIC, less the node's own.
 const MOST_PODS: u16 = 255;
-/// What every IPv4 host must accept (RFC 1122, section 3.3.2); below it, names do not resolve any more.
-const LEAST_MTU: u32 = 576;
+/// What a link must carry for IPv6 (RFC 8200, section 5); below it, the kernel takes IPv6 off the link.
+const LEAST_MTU: u32 = 1280;
 /// Azure's wireserver, the same in every region and cloud.
 const DEFAULT_WIRESERVER: &str = "http://168.63.129.16";
 /// azure-vnet-ipam's own limit for an answer.
@@ -126,7 +126,7 @@ impl Raw {
         if let Some(mtu) = self.mtu
             && mtu < LEAST_MTU
         {
-            return Err(format!("mtu is {mtu}; {LEAST_MTU} bytes are the least that every host must accept"));
+            return Err(format!("mtu is {mtu}; {LEAST_MTU} bytes are the least that IPv6 works with"));
         }
         let socket = absolute("socket", self.socket.unwrap_or_else(|| dotfour_protocol::DEFAULT_SOCKET.into()))?;
         let beside_socket = socket.with_file_name(dotfour_protocol::SPOOL_NAME);

@@ -52,11 +52,11 @@ metrics: unix:/run/dotfour/metrics.sock
 }
 
 #[test]
-fn an_mtu_is_the_nic_s_unless_one_is_given_that_hosts_accept() {
+fn an_mtu_is_the_nic_s_unless_one_is_given_that_ipv6_works_with() {
     assert_eq!(Config::parse(MINIMAL).unwrap().mtu, None);
     assert_eq!(Config::parse(&format!("mtu: 1400\n{MINIMAL}")).unwrap().mtu, Some(1400));
-    let reason = refusal(&format!("mtu: 575\n{MINIMAL}"));
-    assert!(reason.contains("mtu") && reason.contains("576"), "{reason}");
+    let reason = refusal(&format!("mtu: 1279\n{MINIMAL}"));
+    assert!(reason.contains("mtu") && reason.contains("1280"), "{reason}");
 }
 
 #[test]

@@ -4,7 +4,6 @@
 //! no daemon: what only a daemon could tell is named as not seen.
 
 mod finding;
-mod forward;
 mod judge;
 mod look;
 mod report;

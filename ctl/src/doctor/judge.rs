@@ -3,11 +3,11 @@
 use dotfour_ipamd::install::PLUGIN;
 use dotfour_ipamd::install::conflist::{Owner, first_foreign};
 use dotfour_ipamd::install::reference::{REMEDY, Reference};
+use dotfour_ipamd::rules::forward_drop::Verdict;
 use dotfour_ipamd::rules::old_agent;
 use dotfour_ipamd::wiring::names::LINK_PREFIX;
 
 use super::finding::{Code, Finding, Unseen};
-use super::forward::Verdict;
 use super::look::{Plugin, Seen};
 
 /// The findings in the order in which they are best mended, and what could not be looked at.
@@ -160,7 +160,7 @@ fn judge_forwarding(seen: &Seen, report: &mut Report) {
                     "accept -i {LINK_PREFIX}+ and -o {LINK_PREFIX}+ in it, or have whoever made it use the policy accept"
                 );
                 let why = "no rule of another table overrules it, so pods may reach nobody outside of the node";
-                find(report, code, format!("{} {what}", chain.name), why, fix);
+                find(report, code, format!("{chain} {what}"), why, fix);
             }
         }
         Err(why) => report.1.push(Unseen { what: "firewalls on the way of pods", why: why.clone() }),

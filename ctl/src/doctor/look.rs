@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use dotfour_ipamd::client;
 use dotfour_ipamd::config::{Config, DEFAULT_CONF_DIR};
@@ -10,11 +9,10 @@ use dotfour_ipamd::errors::with_source;
 use dotfour_ipamd::install::conflist::{self, Found};
 use dotfour_ipamd::install::reference::{self, Reference};
 use dotfour_ipamd::install::{PLUGIN, shipped_plugin};
-use dotfour_ipamd::rules::apply::Nft;
+use dotfour_ipamd::rules::forward_drop::{self, Chain};
 use dotfour_ipamd::rules::old_agent;
 use dotfour_protocol::NodeStatus;
 
-use super::forward::{self, Chain};
 use crate::DEFAULT_CONFIG;
 
 /// Everything; an error says why a part is not seen.
@@ -75,7 +73,7 @@ pub(crate) fn look(config: Option<&Path>, plugin: Option<&Path>) -> Seen {
         forwarding: fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
             .map(|value| value.trim() != "0")
             .map_err(|e| e.to_string()),
-        chains: dropping_chains(),
+        chains: forward_drop::find(),
         old_agent: old_agent::find(),
         config,
         bin_dir,
@@ -102,33 +100,5 @@ fn look_at_plugin(installed: &Path, shipped: Option<&Path>) -> Plugin {
         Ok(true) => Plugin::Same,
         Ok(false) => Plugin::Differs,
         Err(why) => Plugin::Unknown(why),
-    }
-}
-
-fn dropping_chains() -> Result<Vec<Chain>, String> {
-    let nft = Nft::find().map_err(|e| with_source(&e))?;
-    let list = |what: &[&str]| nft.list(what).map_err(|e| with_source(&e));
-    let mut chains = Vec::new();
-    for [family, table, name] in forward::dropping(&list(&["chains"])?) {
-        let rules = list(&["chain", &family, &table, &name])?;
-        chains.push(Chain { name: format!("chain {family} {table} {name}"), verdict: forward::judge_nft(&rules) });
-    }
-    // Asking legacy iptables for a table that nobody uses would load its modules.
-    let legacy = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
-    if legacy.lines().any(|table| table == "filter") {
-        let name = "iptables-legacy -t filter, chain FORWARD".to_owned();
-        chains.extend(forward::judge_iptables(&legacy_forward()?).map(|verdict| Chain { name, verdict }));
-    }
-    Ok(chains)
-}
-
-fn legacy_forward() -> Result<String, String> {
-    let mut command = Command::new("iptables-legacy");
-    command.args(["-w", "5", "-t", "filter", "-S", "FORWARD"]).stdin(Stdio::null());
-    let output = command.output().map_err(|e| format!("iptables-legacy cannot be run: {e}"))?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(format!("iptables-legacy: {}", String::from_utf8_lossy(&output.stderr).trim()))
     }
 }

@@ -1,67 +1,171 @@
-//! Who else drops what the node forwards: a chain of somebody's on the forward hook whose policy is drop, as Docker and some
-//! firewalls leave it. Pods' packets need a rule there that accepts them. It is reported and not fought; whether there is
-//! such a rule takes a person, because only the chains are read and never the rules, of which there may be tens of thousands.
+//! Firewalls on the way of forwarded packets: chains of others at the hook `forward` that drop what no rule accepts, as
+//! Docker and some firewalls leave them.
+//!
+//! A table of ours cannot overrule such a chain, so pods need a rule in it. It is reported and not fought. What a jump leads
+//! to is not followed: what may be dropped is told as such. Rules of other chains are not read, for there may be tens of
+//! thousands.
 
 use std::fmt;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use super::apply::Nft;
 use super::table::TABLE;
+use crate::errors::with_source;
+use crate::wiring::names::LINK_PREFIX;
 
-/// A chain that drops what none of its rules accepts.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DroppingChain {
-    /// Its place as `nft` names it, such as `ip filter`; of legacy iptables, the program's name.
+/// What a chain with the policy `drop` does with pods' packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// A rule of it lets them through.
+    Accepts,
+    /// No rule of it does, and one leads elsewhere or accepts what cannot be judged here.
+    Unclear,
+    /// Nothing in it lets them through.
+    Drops,
+}
+
+/// A chain with the policy `drop`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Where it is, as its tool names it, such as `ip filter`; of legacy iptables, the program's name.
     pub table: String,
     /// Its name.
     pub chain: String,
+    /// What it does.
+    pub verdict: Verdict,
 }
 
-impl fmt::Display for DroppingChain {
+impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "chain {} of {}", self.chain, self.table)
     }
 }
 
-/// The chains that drop by policy what the calling process's namespace forwards, in order. A program that is not installed
-/// sees none.
-pub fn find() -> Vec<DroppingChain> {
-    let mut found = read(&output("nft", &["-j", "-t", "list", "chains"]).unwrap_or_default());
+/// The chains that drop by policy what the calling process's namespace forwards.
+///
+/// # Errors
+/// Why they cannot be seen, in words.
+pub fn find() -> Result<Vec<Chain>, String> {
+    let nft = Nft::find().map_err(|e| with_source(&e))?;
+    let list = |what: &[&str]| nft.list(what).map_err(|e| with_source(&e));
+    let mut chains = Vec::new();
+    for [family, table, name] in dropping(&list(&["chains"])?) {
+        let verdict = judge_nft(&list(&["chain", &family, &table, &name])?);
+        chains.push(Chain { table: format!("{family} {table}"), chain: name, verdict });
+    }
     // Asking legacy iptables for a table that nobody uses would load its modules.
     for (program, names) in [("iptables-legacy", "ip_tables_names"), ("ip6tables-legacy", "ip6_tables_names")] {
         let tables = std::fs::read_to_string(format!("/proc/thread-self/net/{names}")).unwrap_or_default();
-        if tables.lines().any(|table| table == "filter") {
-            let rules = output(program, &["-w", "5", "-S", "FORWARD"]).unwrap_or_default();
-            if rules.lines().next() == Some("-P FORWARD DROP") {
-                found.push(DroppingChain { table: program.to_owned(), chain: "FORWARD".to_owned() });
-            }
+        if tables.lines().any(|table| table == "filter")
+            && let Some(verdict) = judge_iptables(&forward_chain(program)?)
+        {
+            chains.push(Chain { table: program.to_owned(), chain: "FORWARD".to_owned(), verdict });
         }
     }
-    found.sort();
-    found
+    Ok(chains)
 }
 
-/// Reads what `nft -j -t list chains` prints. Our own table is not meant.
-pub fn read(listing: &str) -> Vec<DroppingChain> {
-    let listing: Value = serde_json::from_str(listing).unwrap_or_default();
-    let objects = listing.get("nftables").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let chains = objects.iter().filter_map(|object| object.get("chain"));
-    chains
-        .filter_map(|chain| {
-            let text = |key: &str| chain.get(key).and_then(Value::as_str).unwrap_or_default();
-            let routed = matches!(text("family"), "ip" | "ip6" | "inet");
-            let drops = text("hook") == "forward" && text("policy") == "drop";
-            let table = format!("{} {}", text("family"), text("table"));
-            (routed && drops && table != format!("inet {TABLE}"))
-                .then(|| DroppingChain { table, chain: text("name").to_owned() })
-        })
+fn forward_chain(program: &str) -> Result<String, String> {
+    let mut command = Command::new(program);
+    command.args(["-w", "5", "-t", "filter", "-S", "FORWARD"]).stdin(Stdio::null());
+    let output = command.output().map_err(|e| format!("{program} cannot be run: {e}"))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    }
+}
+
+/// The dropping chains among those that `nft -j list chains` prints: family, table, name.
+fn dropping(listing: &str) -> Vec<[String; 3]> {
+    let string = |chain: &Value, key: &str| chain.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    objects(listing, "chain")
+        .iter()
+        // Bridged frames are no business of pods that are routed.
+        .filter(|chain| matches!(string(chain, "family").as_str(), "ip" | "ip6" | "inet"))
+        .filter(|chain| string(chain, "hook") == "forward" && string(chain, "policy") == "drop")
+        .map(|chain| ["family", "table", "name"].map(|key| string(chain, key)))
+        .filter(|[family, table, _]| (family.as_str(), table.as_str()) != ("inet", TABLE))
         .collect()
 }
 
-fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    String::from_utf8(output.stdout).ok()
+/// What the rules of one chain do, as `nft -j list chain` prints them.
+fn judge_nft(listing: &str) -> Verdict {
+    whole(objects(listing, "rule").iter().map(|rule| {
+        let parts = rule.get("expr").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let has = |key: &str| parts.iter().any(|part| part.get(key).is_some());
+        let conditions: Vec<&Value> = parts.iter().filter(|part| !is_neutral(part)).collect();
+        if has("jump") || has("goto") {
+            Verdict::Unclear
+        } else if !has("accept") {
+            Verdict::Drops
+        } else if conditions.iter().all(|part| is_about_pod_links(part)) {
+            Verdict::Accepts
+        } else {
+            accepts_some(conditions.iter().any(|part| is_about_replies(part)))
+        }
+    }))
+}
+
+/// What a chain does whose policy is `DROP`, as `iptables -S FORWARD` prints it; `None` if its policy is another.
+fn judge_iptables(listing: &str) -> Option<Verdict> {
+    listing.lines().find(|line| *line == "-P FORWARD DROP")?;
+    Some(whole(listing.lines().filter_map(|line| line.strip_prefix("-A FORWARD ")).map(|rule| {
+        let (conditions, target) = match rule.split_once("-j ") {
+            Some((conditions, target)) => (conditions.trim(), target.split(' ').next().unwrap_or_default()),
+            None => return if rule.contains("-g ") { Verdict::Unclear } else { Verdict::Drops },
+        };
+        let pods = [format!("-i {LINK_PREFIX}+"), format!("-o {LINK_PREFIX}+")];
+        match target {
+            "ACCEPT" if conditions.is_empty() || pods.iter().any(|pod| pod == conditions) => Verdict::Accepts,
+            "ACCEPT" => accepts_some(conditions.contains("ESTABLISHED")),
+            "DROP" | "REJECT" | "LOG" | "RETURN" | "MARK" => Verdict::Drops,
+            _ => Verdict::Unclear,
+        }
+    })))
+}
+
+fn whole(rules: impl Iterator<Item = Verdict>) -> Verdict {
+    let rules: Vec<Verdict> = rules.collect();
+    [Verdict::Accepts, Verdict::Unclear].into_iter().find(|verdict| rules.contains(verdict)).unwrap_or(Verdict::Drops)
+}
+
+/// A rule that accepts replies only lets nobody begin.
+fn accepts_some(replies_only: bool) -> Verdict {
+    if replies_only { Verdict::Drops } else { Verdict::Unclear }
+}
+
+/// Whether a part of a rule neither decides nor restricts.
+fn is_neutral(part: &Value) -> bool {
+    ["accept", "counter", "log"].iter().any(|key| part.get(key).is_some()) || xt(part) == Some("comment")
+}
+
+/// The name of a match of iptables' that nft cannot say in its own words. It shows no more of it.
+fn xt(part: &Value) -> Option<&str> {
+    part.pointer("/xt/name").and_then(Value::as_str)
+}
+
+fn is_about_pod_links(part: &Value) -> bool {
+    let field = |path: &str| part.pointer(path).and_then(Value::as_str);
+    let interface = matches!(field("/match/left/meta/key"), Some("iifname" | "oifname"));
+    let name = field("/match/right").unwrap_or_default();
+    interface && field("/match/op") == Some("==") && name == format!("{LINK_PREFIX}*")
+}
+
+fn is_about_replies(part: &Value) -> bool {
+    // What everybody uses iptables' conntrack match for.
+    xt(part) == Some("conntrack")
+        || part.pointer("/match/left/ct/key").and_then(Value::as_str) == Some("state")
+            && !part.pointer("/match/right").is_some_and(|states| states.to_string().contains("\"new\""))
+}
+
+/// The objects of one kind in a listing.
+fn objects(listing: &str, kind: &str) -> Vec<Value> {
+    let listing: Value = serde_json::from_str(listing).unwrap_or_default();
+    let all = listing.get("nftables").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    all.iter().filter_map(|object| object.get(kind)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -76,7 +180,7 @@ mod tests {
 
     fn found(chain: String) -> Vec<String> {
         let listing = format!(r#"{{"nftables":[{{"metainfo":{{"version":"1.0.6"}}}},{{"table":{{}}}},{chain}]}}"#);
-        read(&listing).iter().map(ToString::to_string).collect()
+        dropping(&listing).iter().map(|[family, table, name]| format!("chain {name} of {family} {table}")).collect()
     }
 
     #[test]
@@ -100,6 +204,23 @@ mod tests {
         ] {
             assert_eq!(found(other.clone()), [] as [String; 0], "{other}");
         }
-        assert_eq!(read("nft: broken"), []);
+        assert!(dropping("nft: broken").is_empty());
+    }
+
+    #[test]
+    fn what_iptables_prints_is_judged_by_what_it_does_with_pods() {
+        for (rules, expected) in [
+            ("-P FORWARD ACCEPT\n-A FORWARD -j DROP", None),
+            ("-P FORWARD DROP", Some(Verdict::Drops)),
+            ("-P FORWARD DROP\n-A FORWARD -i azv+ -j ACCEPT", Some(Verdict::Accepts)),
+            ("-P FORWARD DROP\n-A FORWARD -j ACCEPT", Some(Verdict::Accepts)),
+            ("-P FORWARD DROP\n-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", Some(Verdict::Drops)),
+            ("-P FORWARD DROP\n-A FORWARD -i azv+ -p tcp -j ACCEPT", Some(Verdict::Unclear)),
+            ("-P FORWARD DROP\n-A FORWARD -j KUBE-FORWARD", Some(Verdict::Unclear)),
+            ("-P FORWARD DROP\n-A FORWARD -g DOCKER-USER", Some(Verdict::Unclear)),
+            ("-P FORWARD DROP\n-A FORWARD -j KUBE-FORWARD\n-A FORWARD -o azv+ -j ACCEPT", Some(Verdict::Accepts)),
+        ] {
+            assert_eq!(judge_iptables(rules), expected, "{rules}");
+        }
     }
 }

@@ -37,6 +37,7 @@ use crate::metrics::RulesMetrics;
 use crate::nic::Nic;
 use apply::ApplyError;
 use enforcer::{Enforcer, INTERVAL};
+use forward_drop::Verdict;
 
 /// How long to wait after somebody changed the table, so that two programs that fight over it leave the node some time.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -105,11 +106,14 @@ fn watch(enforcer: &Mutex<Enforcer>, stop: &OwnedFd) {
             old_agent::CHAIN
         );
     }
-    for chain in forward_drop::find() {
-        warn!(
-            "{chain} drops what the node forwards unless one of its rules accepts it; pods reach nobody outside, and \
-             nobody them, without a rule for their addresses there"
-        );
+    match forward_drop::find() {
+        Ok(chains) => chains.iter().filter(|chain| chain.verdict != Verdict::Accepts).for_each(|chain| {
+            warn!(
+                "{chain} drops what the node forwards unless one of its rules accepts it; pods reach nobody outside, and \
+                 nobody them, without a rule for their addresses there"
+            );
+        }),
+        Err(why) => warn!("cannot see whether a firewall drops what the node forwards: {why}"),
     }
     loop {
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(INTERVAL.subsec_nanos()) };

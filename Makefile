@@ -31,7 +31,7 @@ test: deps-test build ## run all tests, those with a real container runtime too
 	$(CARGO) test --locked $(IN_SANDBOX) --workspace --exclude dotfour --exclude dotfour-e2e
 	$(CARGO) test --locked -p dotfour
 	$(CARGO) test --locked -p dotfour-e2e --lib --test containerd --test podman --test views --test churn --test interrupted \
-		--test scale --test counts --test datapath --test chain --test verbs $(AS_ROOT)
+		--test scale --test counts --test datapath --test chain --test verbs --test sources $(AS_ROOT)
 
 bench: ## measure the hot path with criterion
 	$(CARGO) bench --locked -p dotfour-benches

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::agent_files::AgentSettings;
+use super::words::version;
 use crate::config::{Masquerade, Metadata};
 
 /// Azure's instance metadata service.
@@ -18,6 +19,8 @@ pub const WIRESERVER_PORTS: [u16; 2] = [80, 32526];
 
 /// What is exempt with neither configuration nor files, as the ip-masq-agent does it: RFC 1918.
 const RFC1918: [&str; 3] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"];
+/// The same for IPv6: unique local addresses (RFC 4193).
+const RFC4193: [&str; 1] = ["fc00::/7"];
 const LINK_LOCAL: &str = "169.254.0.0/16";
 const LINK_LOCAL_V6: &str = "fe80::/10";
 
@@ -81,14 +84,27 @@ pub struct Planned {
 pub fn plan(inputs: &Inputs<'_>) -> Planned {
     let Inputs { masquerade, metadata, agent, nic, node, node_v6, azure_pods, kubenet_pods } = *inputs;
     let mut warnings = Vec::new();
-    let mut common = agent.map(|agent| agent.cidrs.iter().copied().collect()).unwrap_or_default();
-    let nothing_said = agent.is_none() && masquerade.vnet_cidrs.is_empty() && masquerade.cluster_cidrs.is_empty();
-    if nothing_said {
-        common = nets(&RFC1918);
+    let mut common: Vec<IpNet> = agent.map(|agent| agent.cidrs.iter().copied().collect()).unwrap_or_default();
+    let mut azure_default = Vec::new();
+    for (family, default) in [(4, &RFC1918[..]), (6, &RFC4193[..])] {
+        let of_family = |net: &&IpNet| version(net) == family;
+        let own: Vec<IpNet> = azure_pods.iter().filter(of_family).copied().collect();
+        let said = [&masquerade.vnet_cidrs, &masquerade.cluster_cidrs].into_iter().flatten().chain(&common);
+        // A file exempts no IPv4 network by naming none. That it means IPv6 it has to say: the agent leaves IPv6 alone
+        // unless it is started for it, and to masquerade pods to pods is nobody's wish.
+        let about_it = said.into_iter().any(|net| of_family(&net)) || (family == 4 && agent.is_some());
+        let no_pods = own.is_empty() && !kubenet_pods.iter().any(|net| of_family(&net));
+        if about_it || no_pods {
+            continue;
+        }
         warnings.push(format!(
-            "masquerade: neither vnetCidrs nor clusterCidrs nor a file of the ip-masq-agent; {} see pods' own addresses",
-            RFC1918.join(", ")
+            "masquerade: neither vnetCidrs nor clusterCidrs nor a file of the ip-masq-agent says anything of IPv{family}; \
+             {} see pods' own addresses",
+            default.join(", ")
         ));
+        common.extend(nets(default));
+        // Where the VNet's own range is another.
+        azure_default.extend(own);
     }
     if !agent.is_some_and(|agent| agent.masq_link_local) {
         common.extend(nets(&[LINK_LOCAL]));
@@ -112,7 +128,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Planned {
         Group {
             name: "azure",
             pods: merged(azure_pods.iter().copied()),
-            exempt: with(&[&masquerade.vnet_cidrs, &masquerade.cluster_cidrs]),
+            exempt: with(&[&masquerade.vnet_cidrs, &masquerade.cluster_cidrs, &azure_default]),
         },
         Group {
             name: "kubenet",
@@ -199,6 +215,44 @@ mod tests {
             let planned = planned(&masquerade, agent);
             assert_eq!(exempt(&planned, "azure"), azure, "{masquerade:?} {agent:?}");
             assert_eq!(exempt(&planned, "kubenet"), kubenet, "{masquerade:?} {agent:?}");
+        }
+    }
+
+    #[test]
+    fn a_family_that_nobody_has_spoken_of_has_its_private_networks_exempt_and_its_pods_own() {
+        let pods = nets(&["100.64.0.0/16", "2001:db8:10::/64"]);
+        let exempt = |masquerade: &Masquerade, agent: Option<&AgentSettings>| {
+            let inputs = Inputs {
+                masquerade,
+                metadata: Metadata::Allow,
+                agent,
+                nic: "eth0",
+                node: Ipv4Addr::new(100, 64, 0, 4),
+                node_v6: None,
+                azure_pods: &pods,
+                kubenet_pods: &[],
+            };
+            let planned = plan(&inputs);
+            (exempt(&planned, "azure"), planned.warnings.len())
+        };
+        const LINKS: [&str; 2] = ["169.254.0.0/16", "fe80::/10"];
+        let v4 = ["10.0.0.0/8", "100.64.0.0/16", LINKS[0], "172.16.0.0/12", "192.168.0.0/16"];
+        let v6 = ["2001:db8:10::/64", "fc00::/7", LINKS[1]];
+        let both = |v4: &[&str], v6: &[&str]| [v4, v6].concat().into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let v4_file = agent(&["100.64.0.0/16"]);
+        let empty = agent(&[]);
+        let v6_file = agent(&["fd00::/48"]);
+        let of_v4 = ["100.64.0.0/16", LINKS[0]];
+        let of_v6 = ["fd00::/48", LINKS[1]];
+        for (masquerade, agent, expected, warnings) in [
+            (configured(&[], &[]), None, both(&v4, &v6), 2),
+            (configured(&["100.64.0.0/16"], &[]), None, both(&of_v4, &v6), 1),
+            (configured(&[], &["fd00::/48"]), None, both(&v4, &of_v6), 1),
+            (configured(&[], &[]), Some(&v4_file), both(&of_v4, &v6), 1),
+            (configured(&[], &[]), Some(&empty), both(&LINKS[..1], &v6), 1),
+            (configured(&[], &[]), Some(&v6_file), both(&LINKS[..1], &of_v6), 0),
+        ] {
+            assert_eq!(exempt(&masquerade, agent), (expected, warnings), "{masquerade:?} {agent:?}");
         }
     }
 

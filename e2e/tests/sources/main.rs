@@ -1,0 +1,36 @@
+//! Who sees which source address, in a whole virtual VNet: the real daemon and plugin on two nodes, pods with addresses of
+//! both families, and one of everything that a pod can talk to. `docs/masquerade.md` shows the table; it is printed with
+//! `--nocapture`.
+
+#![allow(clippy::indexing_slicing, reason = "a test fails by panicking, and all of these are arrays of known length")]
+
+mod columns;
+mod rows;
+mod rules;
+mod table;
+mod world;
+
+use std::process::ExitCode;
+
+use dotfour_e2e::program;
+
+macro_rules! tests {
+    ($($name:literal, $body:path;)*) => {
+        fn main() -> ExitCode {
+            program::run_in_sandbox(|sandbox| vec![$({
+                let place = sandbox.place();
+                program::test($name, move || $body(&place))
+            }),*])
+        }
+    };
+}
+
+tests![
+    "every_destination_sees_the_source_that_the_table_says", table::holds;
+    "kubernetes_rule_1_pods_reach_all_pods_without_nat", rules::pods_reach_all_pods_without_nat;
+    "kubernetes_rule_2_nodes_reach_all_pods_and_pods_all_nodes_without_nat",
+    rules::nodes_reach_all_pods_and_pods_all_nodes_without_nat;
+    "kubernetes_rule_3_the_address_a_pod_sees_of_itself_is_the_one_that_others_see",
+    rules::a_pod_sees_of_itself_what_others_see;
+    "a_balancer_probe_reaches_a_local_pod_as_it_came_and_is_answered", rules::probes_arrive;
+];

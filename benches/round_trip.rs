@@ -23,7 +23,7 @@ use dotfour_ipamd::metrics::Metrics;
 use dotfour_ipamd::nic::Nic;
 use dotfour_ipamd::pool::{Families, Pool};
 use dotfour_ipamd::server::Server;
-use dotfour_ipamd::verbs::Node;
+use dotfour_ipamd::verbs::{Node, Served};
 use dotfour_ipamd::wiring::Janitor;
 use dotfour_ipamd::wiring::pod::LinkIndices;
 use dotfour_plugin::answer::Answer;
@@ -40,7 +40,7 @@ fn serve(directory: &Path, socket: &Path) -> Server {
     let nic = Nic { index: NIC, name: "eth0".into(), mtu: 1500, address, address_v6: None };
     let (janitor, _) = Janitor::start(Socket::open().unwrap()).unwrap();
     let metrics = Metrics::new(Duration::from_secs(1));
-    let node = Node::new(ledger, nic, Families::V4, Vec::new(), "static", janitor, metrics).unwrap();
+    let node = Node::new(ledger, nic, Families::V4, Served::default(), "static", janitor, metrics).unwrap();
     Server::start(socket, &node, &Arc::new(LinkIndices::starting_at(0))).unwrap()
 }
 

@@ -1,5 +1,6 @@
 //! The daemon's configuration: one YAML file, every key documented in `docs/configuration.md`, unknown keys refused.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub struct Config {
     pub masquerade: Masquerade,
     /// Whether pods reach the metadata service.
     pub metadata: Metadata,
+    /// The Kubernetes namespaces whose pods reach it all the same.
+    pub metadata_exempt: BTreeSet<String>,
     /// Where metrics are served.
     pub metrics: MetricsTarget,
     /// From how long on an ADD is reported as slow.

@@ -1,5 +1,6 @@
 //! The daemon from its start to its end.
 
+use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dotfour_datapath::Socket;
+use dotfour_datapath::{KernelError, Socket};
 use ipnet::IpNet;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -34,11 +35,11 @@ use crate::refill::{Refill, reserve};
 use crate::rules::{Rules, RulesError};
 use crate::server::Server;
 use crate::source::{AddressSource, NicView, SourceError};
-use crate::verbs::{Node, now};
+use crate::verbs::{Node, Served, now};
 use crate::watch;
-use crate::wiring::Janitor;
-use crate::wiring::names::LINK_INDICES;
+use crate::wiring::names::{EXEMPT_GROUP, LINK_INDICES};
 use crate::wiring::pod::LinkIndices;
+use crate::wiring::{Janitor, Wirer};
 
 /// How often the source is asked at the start before the daemon gives up. Whoever runs the daemon starts it again.
 const SOURCE_ATTEMPTS: u32 = 3;
@@ -110,6 +111,9 @@ pub enum StartError {
         #[source]
         source: NotRecorded,
     },
+    /// A pod's link cannot be put into its group.
+    #[error("metadata.exemptNamespaces cannot be applied to the pods that are there")]
+    Regroup(#[source] KernelError),
     /// The node does not forward.
     #[error(transparent)]
     Forwarding(#[from] ForwardingError),
@@ -164,6 +168,10 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     let found = recover::find(&view.links);
     let (pool, families) = fill_pool(config, &nic, report, &view, &found, &identity);
     let metrics = Metrics::new(config.slow_add);
+    let served = Served { networks: config.networks.clone(), exempt_namespaces: config.metadata_exempt.clone() };
+    let indices = Arc::new(LinkIndices::starting_at(index_seed(&view)));
+    // Before the rules, so that they never let a pod through whose namespace is exempt no more.
+    regroup(&pool, &served, &view, &indices)?;
     // Before the node forwards, and before any pod is served.
     let rules = Rules::start(config, &nic, pod_networks(report, &pool), metrics.rules.clone())?;
     forwarding::ensure(families, &nic.name, &settings(&config.state_dir)?)?;
@@ -177,9 +185,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     ledger
         .checkpoint()
         .map_err(|source| StartError::NotRecorded { path: config.state_dir.display().to_string(), source })?;
-    let node =
-        Node::new(ledger, nic, families, config.networks.clone(), source.kind(), janitor, metrics).map_err(netlink)?;
-    let indices = Arc::new(LinkIndices::starting_at(index_seed(&view)));
+    let node = Node::new(ledger, nic, families, served, source.kind(), janitor, metrics).map_err(netlink)?;
     let (notices, noticed) = mpsc::channel();
     let keeper_thread = keeper::start(Arc::clone(&node), &indices, config.spool_dir.clone(), noticed)
         .map_err(|source| StartError::Setup { what: "open spoolDir", source })?;
@@ -249,6 +255,29 @@ fn pod_networks(report: &NicView, pool: &Pool) -> Vec<IpNet> {
     let others: Vec<IpNet> =
         addresses.filter(|address| !subnets.iter().any(|subnet| subnet.contains(address))).map(IpNet::from).collect();
     [subnets, others].concat()
+}
+
+/// Puts the host links of the pods that live into the groups that the configuration asks for by now.
+fn regroup(pool: &Pool, served: &Served, view: &NodeView, indices: &Arc<LinkIndices>) -> Result<(), StartError> {
+    let groups: HashMap<u32, u32> = view.links.iter().map(|link| (link.index, link.group)).collect();
+    let leases = pool.leases().filter_map(|(key, lease)| Some((key, lease.link.as_ref()?, lease.pod.as_ref())));
+    let wrong: Vec<_> = leases
+        .map(|(key, link, pod)| (key, link, served.group_of(pod)))
+        // A group that is neither is somebody else's, and means nothing here.
+        .filter(|(_, link, group)| {
+            groups.get(&link.index).is_some_and(|is| (*is == EXEMPT_GROUP) != (*group == EXEMPT_GROUP))
+        })
+        .collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let mut wirer = Wirer::new(Arc::clone(indices))
+        .map_err(|source| StartError::Setup { what: "open a netlink socket", source })?;
+    for (key, link, group) in wrong {
+        wirer.regroup(link, group).map_err(StartError::Regroup)?;
+        info!(%key, link = link.name, group, "put into the group that metadata.exemptNamespaces asks for");
+    }
+    Ok(())
 }
 
 fn join(thread: JoinHandle<()>) {

@@ -5,6 +5,7 @@
 #![allow(clippy::indexing_slicing, reason = "a test fails by panicking, and all of these are arrays of known length")]
 
 mod columns;
+mod exempt;
 mod rows;
 mod rules;
 mod table;
@@ -33,4 +34,5 @@ tests![
     "kubernetes_rule_3_the_address_a_pod_sees_of_itself_is_the_one_that_others_see",
     rules::a_pod_sees_of_itself_what_others_see;
     "a_balancer_probe_reaches_a_local_pod_as_it_came_and_is_answered", rules::probes_arrive;
+    "pods_of_exempt_namespaces_reach_the_metadata_service_and_no_others", exempt::namespaces_reach_metadata;
 ];

@@ -134,7 +134,7 @@ fn whom(
 }
 
 /// Whether an HTTP server answers, whatever it says.
-fn request(from: &Netns, at: SocketAddr, timeout: Duration) -> bool {
+pub(crate) fn request(from: &Netns, at: SocketAddr, timeout: Duration) -> bool {
     let Ok(Ok(mut stream)) = from.run(|| TcpStream::connect_timeout(&at, timeout)) else { return false };
     let written = stream.set_read_timeout(Some(timeout)).and_then(|()| {
         stream

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::cni::RawCni;
-use super::masquerade::RawMasquerade;
-use super::{AddressRange, Config, Metadata, MetricsTarget, Source, StaticSource, WireserverSource};
+use super::masquerade::{RawMasquerade, RawMetadata};
+use super::{AddressRange, Config, MetricsTarget, Source, StaticSource, WireserverSource};
 use crate::pool::{Families, Rest};
 
 /// The default place of the daemon's state. It is a tmpfs, so that it dies with a reboot as pods do.
@@ -50,7 +50,7 @@ pub(super) struct Raw {
     ip_families: Option<Vec<IpFamily>>,
     source: RawSource,
     masquerade: Option<RawMasquerade>,
-    metadata: Option<Metadata>,
+    metadata: Option<RawMetadata>,
     metrics: Option<String>,
     slow_add: Option<String>,
     cni_bin_dir: Option<PathBuf>,
@@ -140,6 +140,7 @@ impl Raw {
             network: self.cni_network,
             runtime: self.runtime,
         };
+        let (metadata, metadata_exempt) = self.metadata.unwrap_or_default().check()?;
         Ok(Config {
             cni: cni.check(&networks)?,
             metrics: MetricsTarget::parse(self.metrics.as_deref(), &state_dir, &socket)?,
@@ -157,7 +158,8 @@ impl Raw {
             refresh: refresh(self.source.refresh.as_deref())?,
             source: self.source.check()?,
             masquerade: self.masquerade.unwrap_or_default().check()?,
-            metadata: self.metadata.unwrap_or_default(),
+            metadata,
+            metadata_exempt,
         })
     }
 }

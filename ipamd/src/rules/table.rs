@@ -8,6 +8,9 @@
 //! Pods are told by their source address, not by their link: by the time a packet leaves, kernels before 5.7 and IPVS have
 //! forgotten where it came from. That the address is true is the first chain's business. The node's own addresses may be
 //! of the same networks as its pods', so what is local to the node is left out.
+//!
+//! Only the exemption of namespaces from the metadata guard goes by the link, by its group, so that nothing is written for
+//! a single pod. Where the link is forgotten, nobody is exempt.
 
 use std::collections::HashSet;
 
@@ -28,7 +31,7 @@ use super::words::{
     payload, prefix, set_name, table, text, version,
 };
 use crate::config::Metadata;
-use crate::wiring::names::LINK_PREFIX;
+use crate::wiring::names::{EXEMPT_GROUP, LINK_PREFIX};
 
 /// An empty set whose name says which plan the table was made from. Its name, because nft up to 1.0.6 at least loses the
 /// comment of a set that is given as JSON.
@@ -177,6 +180,17 @@ impl Content {
             );
         }
         if plan.metadata == Metadata::Block {
+            // A rule of its own in front, and not "from another group" in the next: a packet whose link is forgotten
+            // matches neither, and so is dropped.
+            self.rule(
+                "guard",
+                &format!("{name} pods of exempt namespaces and the metadata service"),
+                vec![
+                    equals(payload("ip", "daddr"), text(IMDS.to_string())),
+                    equals(meta(MetaKey::Iifgroup), Expression::Number(EXEMPT_GROUP)),
+                    Statement::Return(None),
+                ],
+            );
             self.rule(
                 "guard",
                 &format!("{name} pods and the metadata service"),

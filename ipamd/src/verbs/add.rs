@@ -57,8 +57,9 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
     let started = add.started_ns.map_or_else(now, Duration::from_nanos);
     caller.phases.dialled(add.started_ns.map(Duration::from_nanos));
     let (key, pod) = (Arc::new(add.key), add.pod);
-    if !node.networks.is_empty() && !node.networks.contains(&key.network) {
-        return Err(AddError::UnknownNetwork { network: key.network.clone(), served: node.networks.clone() });
+    let networks = &node.served.networks;
+    if !networks.is_empty() && !networks.contains(&key.network) {
+        return Err(AddError::UnknownNetwork { network: key.network.clone(), served: networks.clone() });
     }
     let netns = netns.ok_or(AddError::NoNamespace)?;
     let _entered = node.gate.enter(&key);

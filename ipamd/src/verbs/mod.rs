@@ -7,6 +7,7 @@ mod gate;
 mod gc;
 mod status;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::nic::Nic;
 use crate::pool::{Families, HostLink, Moment, PodAddresses};
 use crate::sweeper::Sweeper;
-use crate::wiring::names::host_link;
+use crate::wiring::names::{EXEMPT_GROUP, host_link};
 use crate::wiring::tag::Tag;
 use crate::wiring::{Janitor, PodPlan, Wirer};
 use gate::Gate;
@@ -41,8 +42,8 @@ pub struct Node {
     pub nic: Nic,
     /// The families that every pod gets an address of.
     pub families: Families,
-    /// The networks that are served; all where empty.
-    pub networks: Vec<String>,
+    /// Whom it serves, and how.
+    pub served: Served,
     /// The source's name, for the status.
     pub source: &'static str,
     /// Deletes what DEL condemned.
@@ -55,6 +56,23 @@ pub struct Node {
     started: Moment,
 }
 
+/// What the configuration says of networks and pods.
+#[derive(Debug, Clone, Default)]
+pub struct Served {
+    /// The networks that are served; all where empty.
+    pub networks: Vec<String>,
+    /// The Kubernetes namespaces that the guard of the metadata service lets through.
+    pub exempt_namespaces: BTreeSet<String>,
+}
+
+impl Served {
+    /// The group of a pod's host link. A pod without a name is of no namespace.
+    pub fn group_of(&self, pod: Option<&PodName>) -> u32 {
+        let exempt = pod.is_some_and(|pod| self.exempt_namespaces.contains(&pod.namespace));
+        if exempt { EXEMPT_GROUP } else { 0 }
+    }
+}
+
 impl Node {
     /// A node that is ready to serve, in the calling thread's network namespace.
     ///
@@ -64,7 +82,7 @@ impl Node {
         ledger: Ledger,
         nic: Nic,
         families: Families,
-        networks: Vec<String>,
+        served: Served,
         source: &'static str,
         janitor: Janitor,
         metrics: Metrics,
@@ -77,7 +95,7 @@ impl Node {
             collected,
             nic,
             families,
-            networks,
+            served,
             source,
             janitor,
             sweeper,
@@ -93,7 +111,8 @@ impl Node {
 
     /// What a pod with these addresses is to get.
     fn plan(&self, key: &AttachmentKey, pod: Option<&PodName>, addresses: PodAddresses) -> PodPlan<'_> {
-        PodPlan { tag: Tag { key: key.clone(), addresses }, host_link: host_link(key, pod), nic: &self.nic }
+        let group = self.served.group_of(pod);
+        PodPlan { tag: Tag { key: key.clone(), addresses }, host_link: host_link(key, pod), nic: &self.nic, group }
     }
 
     /// Ends the attachment that was made by an ADD started before `at`. Repeating it does no harm.

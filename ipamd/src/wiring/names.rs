@@ -39,6 +39,10 @@ pub const fn gateway_for(address: IpAddr) -> IpAddr {
 /// strangers' links as well.
 pub const CONDEMNED_GROUPS: std::ops::RangeInclusive<u32> = 0x4444_0000..=0x4444_ffff;
 
+/// The group of the host links of pods that the guard of the metadata service lets through (`metadata.exemptNamespaces`).
+/// Beside the condemned ones, and as unlikely to be anybody else's.
+pub const EXEMPT_GROUP: u32 = 0x4445_0000;
+
 /// The interface indexes of pods' links. The kernel counts up from 1, so nobody else gets here.
 pub const LINK_INDICES: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x7fff_fff0;
 

@@ -31,6 +31,8 @@ pub struct PodPlan<'n> {
     pub host_link: String,
     /// The NIC: both links get its MTU, and the node's own packets to the pod its address.
     pub nic: &'n Nic,
+    /// The host link's group: 0, or [`super::names::EXEMPT_GROUP`].
+    pub group: u32,
 }
 
 /// A wired pod.
@@ -215,6 +217,15 @@ impl Wirer {
         Ok(self.node.links()?.into_iter().map(|link| link.index).collect())
     }
 
+    /// Puts a live host link into a group. A link that is gone is fine.
+    pub fn regroup(&mut self, link: &HostLink, group: u32) -> Result<(), KernelError> {
+        let mut batch = Batch::new();
+        let change = LinkChange { group: Some(group), ..LinkChange::default() };
+        batch.change_link("put a host link into its group", LinkId::Index(link.index), &change);
+        batch.tolerate(Errno::NODEV);
+        self.node.run(batch)
+    }
+
     /// Takes addresses off a link of the node. One that is not there is fine.
     pub fn remove_addresses(&mut self, link: u32, addresses: &[IpNet]) -> Result<(), KernelError> {
         let mut batch = Batch::new();
@@ -350,6 +361,8 @@ fn host_batch(near: &End, far: &End, netns: BorrowedFd<'_>) -> Batch {
     // The kernel ignores an alias, and refuses settings, in the create message itself.
     let change = LinkChange {
         alias: near.alias.as_deref(),
+        // New links are in group 0.
+        group: Some(near.group).filter(|group| *group != 0),
         ipv4: &[(Ipv4Setting::ProxyArp, 1)],
         // Nobody talks to the host link itself, so it needs no address, and making one takes time.
         ipv6_link_local: Some(false),

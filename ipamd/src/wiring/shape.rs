@@ -11,7 +11,7 @@ use dotfour_datapath::route::Route;
 use dotfour_datapath::rule::Rule;
 use ipnet::IpNet;
 
-use super::names::{CONDEMNED_GROUPS, HOST_MAC, ROUTE_PROTOCOL, RULE_PRIORITY, gateway_for, pod_mac};
+use super::names::{CONDEMNED_GROUPS, EXEMPT_GROUP, HOST_MAC, ROUTE_PROTOCOL, RULE_PRIORITY, gateway_for, pod_mac};
 use super::pod::PodPlan;
 
 /// One end of a pod's pair, with all that is on it.
@@ -27,6 +27,8 @@ pub struct End {
     pub mtu: u32,
     /// Alias; only the node's end has one.
     pub alias: Option<String>,
+    /// Group; the pod's end is in the default one, 0.
+    pub group: u32,
     /// Addresses; only the pod's end has some.
     pub addresses: Vec<IpNet>,
     /// Routes that leave by it.
@@ -66,6 +68,7 @@ pub fn node_end(plan: &PodPlan<'_>, name: String, index: u32) -> End {
         mac: HOST_MAC,
         mtu: plan.nic.mtu,
         alias: plan.tag.to_alias(),
+        group: plan.group,
         addresses: Vec::new(),
         routes: plan.tag.addresses.iter().map(route).collect(),
         neighbours: plan.tag.addresses.iter().map(|address| (address, mac)).collect(),
@@ -93,6 +96,7 @@ pub fn pod_end(plan: &PodPlan<'_>, index: u32) -> End {
         mac: pod_mac(plan.tag.addresses),
         mtu: plan.nic.mtu,
         alias: None,
+        group: 0,
         addresses: plan.tag.addresses.iter().map(IpNet::from).collect(),
         routes: plan.tag.addresses.iter().flat_map(way_out).collect(),
         neighbours: plan.tag.addresses.iter().map(|address| (gateway_for(address), HOST_MAC)).collect(),
@@ -156,6 +160,11 @@ pub fn first_difference(end: &End, seen: &Seen, place: &str) -> Option<Differenc
     let Some(link) = &seen.link else { return differs(format!("the link {name} is missing"), recreate()) };
     if CONDEMNED_GROUPS.contains(&link.group) {
         return differs(format!("the link {name} is condemned"), recreate());
+    }
+    // Other groups are others' business.
+    if (link.group == EXEMPT_GROUP) != (end.group == EXEMPT_GROUP) {
+        let what = format!("the group of the link {name} is {} and not {}", link.group, end.group);
+        return differs(what, run(format!("link set {name} group {}", end.group)));
     }
     if link.name != *name {
         return differs(format!("the link {name} has the name {}", link.name), recreate());

@@ -24,7 +24,7 @@ fn nic() -> &'static Nic {
 fn plan() -> PodPlan<'static> {
     let key = AttachmentKey { network: "azure".into(), container_id: "c0ffee".into(), ifname: "eth0".into() };
     let addresses = "10.240.0.5".parse::<IpAddr>().unwrap().into();
-    PodPlan { tag: Tag { key, addresses }, host_link: "azv0d7763386da".into(), nic: nic() }
+    PodPlan { tag: Tag { key, addresses }, host_link: "azv0d7763386da".into(), nic: nic(), group: 0 }
 }
 
 /// What a namespace holds after ADD.
@@ -36,6 +36,7 @@ fn as_made(end: &End) -> Seen {
         mtu: end.mtu,
         up: true,
         alias: end.alias.clone(),
+        group: end.group,
         ..Link::default()
     };
     let address = |address: &IpNet| LinkAddress { link: end.index, address: *address, link_scope: false };
@@ -91,6 +92,8 @@ fn each_difference_of_the_node_s_end_is_named_with_its_fix() {
     says(link(|link| link.alias = Some("mine".into())), "the alias of", "delete the pod");
     says(link(|link| link.name = "azx1".into()), "has the name azx1", "delete the pod");
     says(link(|link| link.group = 0x4444_0001), "is condemned", "delete the pod");
+    says(link(|link| link.group = EXEMPT_GROUP), "the group of the link", "ip link set azv0d7763386da group 0");
+    assert_eq!(difference(&end, |seen| seen.link.as_mut().unwrap().group = 7), None);
     let route = "10.240.0.5/32 dev azv0d7763386da proto 44 src 10.240.0.4";
     for change in [|seen: &mut Seen| seen.routes.clear(), |seen: &mut Seen| seen.routes[0].preferred_source = None] {
         says(

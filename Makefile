@@ -41,7 +41,7 @@ race: deps-race build ## time whole plugins in turn, and write the report into d
 	@$(TARGET)/release/race --out docs
 
 soak: deps-test build ## run the long versions: a thousand kills, each fuzz entry for a minute
-	$(CARGO) test --locked -p dotfour-e2e --test churn --test scale $(AS_ROOT) -- --ignored
+	$(CARGO) test --locked -p dotfour-e2e --test churn --test scale --test sources $(AS_ROOT) -- --ignored
 	$(CARGO) test --locked $(IN_SANDBOX) -p dotfour-ipamd --test install -- --ignored
 	DOTFOUR_FUZZ_SECONDS=60 $(CARGO) test --release --locked -p dotfour-fuzz-entries -- --nocapture
 

@@ -6,6 +6,7 @@
 
 mod columns;
 mod exempt;
+mod reapply;
 mod rows;
 mod rules;
 mod table;
@@ -14,16 +15,34 @@ mod world;
 use std::process::ExitCode;
 
 use dotfour_e2e::program;
+use dotfour_rig::sandbox::Sandbox;
+
+use crate::reapply::Load;
+
+const SHORT: Load = Load { name: "short", connections: 300, applications: 30 };
+const LONG: Load = Load { name: "long", connections: 10_000, applications: 1_000 };
 
 macro_rules! tests {
     ($($name:literal, $body:path;)*) => {
         fn main() -> ExitCode {
-            program::run_in_sandbox(|sandbox| vec![$({
-                let place = sandbox.place();
-                program::test($name, move || $body(&place))
-            }),*])
+            program::run_in_sandbox(|sandbox| {
+                let mut tests = vec![$({
+                    let place = sandbox.place();
+                    program::test($name, move || $body(&place))
+                }),*];
+                tests.push(breaks_nothing(sandbox, "re_applications_break_no_connection_and_change_no_source", &SHORT));
+                let long = "a_thousand_re_applications_break_none_of_ten_thousand_connections_and_change_no_source";
+                tests.push(breaks_nothing(sandbox, long, &LONG).with_ignored_flag(true));
+                tests
+            })
         }
     };
+}
+
+/// For `make test`, and for `make soak`.
+fn breaks_nothing(sandbox: &Sandbox, name: &str, load: &'static Load) -> libtest_mimic::Trial {
+    let place = sandbox.place();
+    program::test(name, move || reapply::breaks_nothing(&place, load))
 }
 
 tests![
@@ -35,4 +54,5 @@ tests![
     rules::a_pod_sees_of_itself_what_others_see;
     "a_balancer_probe_reaches_a_local_pod_as_it_came_and_is_answered", rules::probes_arrive;
     "pods_of_exempt_namespaces_reach_the_metadata_service_and_no_others", exempt::namespaces_reach_metadata;
+    "ten_thousand_exempt_networks_cost_a_flow_little_more_than_one", reapply::many_networks_cost_little;
 ];

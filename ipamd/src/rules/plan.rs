@@ -98,8 +98,8 @@ pub fn plan(inputs: &Inputs<'_>) -> Planned {
             continue;
         }
         warnings.push(format!(
-            "masquerade: neither vnetCidrs nor clusterCidrs nor a file of the ip-masq-agent says anything of IPv{family}; \
-             {} see pods' own addresses",
+            "masquerade: neither vnetCidrs nor clusterCidrs nor a file of the ip-masq-agent says anything of IPv{family}; so \
+             these see pods' own addresses: {}",
             default.join(", ")
         ));
         common.extend(nets(default));

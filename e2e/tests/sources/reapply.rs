@@ -13,15 +13,18 @@ use dotfour_rig::probe::{Transport, ask};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::columns::{ALL, Column};
+use crate::elsewhere::Elsewhere;
 use crate::world::{PORT, World, own, shell};
 
 /// How long an answer may take, and a re-application.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Where those are who have so many connections.
+const CROWD_PORT: u16 = 7_000;
 /// Who use the connections.
 const USERS: usize = 4;
 /// How long they leave the processors to the daemon, between two uses of all and two new ones.
 const BREATH: Duration = Duration::from_millis(1);
-/// Descriptors of everything but the connections, each of which has two here.
+/// Descriptors of everything but the connections.
 const SPARE_DESCRIPTORS: usize = 1_000;
 
 /// How much there is to bear.
@@ -69,16 +72,21 @@ impl Connection {
 /// Connections that are open, and new ones, keep the right source and break in no case, however often the daemon makes its
 /// table anew.
 pub(crate) fn breaks_nothing(place: &Place, load: &Load) -> Result<(), Failure> {
-    allow_descriptors(2 * load.connections + SPARE_DESCRIPTORS)?;
+    allow_descriptors(load.connections + SPARE_DESCRIPTORS)?;
     // One that exempts the subnet and not the peer.
     let world = World::build(&place.within(load.name)?, &ALL[1])?;
     let pod = &world.pods[0];
     let internet = world.host("internet")?.addresses()[0];
     let far = world.pods[2].v4;
     let targets = [(internet, own(&world.nodes[0], internet)), (far, pod.v4)];
+    let places = targets.map(|(to, _)| SocketAddr::new(to, CROWD_PORT));
+    let _responders = [
+        Elsewhere::start(world.host("internet")?.netns(), places[0])?,
+        Elsewhere::start(world.pods[2].pod.netns(), places[1])?,
+    ];
     let opened = |number: usize| {
         let (to, expected) = targets[number % targets.len()];
-        Connection::open(pod.pod.netns(), SocketAddr::new(to, PORT), expected)
+        Connection::open(pod.pod.netns(), SocketAddr::new(to, CROWD_PORT), expected)
     };
     let begun = Instant::now();
     let mut connections: Vec<Vec<Connection>> = thread::scope(|scope| {

@@ -2,6 +2,7 @@
 
 mod coexistence;
 mod files;
+mod firewalld;
 mod guard;
 mod kept;
 mod sources;

@@ -27,6 +27,7 @@ use dotfour_datapath::netns::open_socket_in;
 use dotfour_datapath::{Batch, KernelError, Mac, Netns, Socket};
 
 use self::discovery::Discovery;
+pub(crate) use self::discovery::{ALL_NODES, router_advertisement};
 pub use self::filter::{Drops, NicDrops};
 use self::filter::{Filter, NicRules};
 pub use self::outside::OutsideId;

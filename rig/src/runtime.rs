@@ -38,6 +38,15 @@ pub struct Answer {
 impl Answer {
     /// The pod's first IPv4 address, without its prefix length.
     pub fn ipv4(&self) -> Option<std::net::Ipv4Addr> {
+        self.first()
+    }
+
+    /// The pod's first IPv6 address, without its prefix length.
+    pub fn ipv6(&self) -> Option<std::net::Ipv6Addr> {
+        self.first()
+    }
+
+    fn first<A: std::str::FromStr>(&self) -> Option<A> {
         self.result.get("ips")?.as_array()?.iter().find_map(|ip| {
             let text = ip.get("address")?.as_str()?;
             text.split('/').next()?.parse().ok()

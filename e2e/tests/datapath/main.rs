@@ -3,6 +3,7 @@
 //! NIC stays as it was.
 
 mod connections;
+mod dual_stack;
 mod hairpin;
 mod matrix;
 mod mtu;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         let (nic, filters) = (sandbox.place(), sandbox.place());
         let (before, after, next) = (sandbox.place(), sandbox.place(), sandbox.place());
         let (hairpin, mtu) = (sandbox.place(), sandbox.place());
+        let (both, forged, router, cost) = (sandbox.place(), sandbox.place(), sandbox.place(), sandbox.place());
         vec![
             program::test(
                 "a_sender_that_never_pauses_reaches_the_pod_that_its_port_was_given_before_the_old_one_ended",
@@ -56,6 +58,18 @@ fn main() -> ExitCode {
             }),
             program::test("the_nic_is_as_before_with_250_pods_and_after_them", move || {
                 nic_untouched(&nic.within("nic")?)
+            }),
+            program::test("pods_and_nodes_of_both_families_reach_each_other_and_the_node_keeps_its_route", move || {
+                dual_stack::everybody_reaches_everybody(&both.within("both")?)
+            }),
+            program::test("what_a_pod_sends_from_another_address_is_dropped_and_counted", move || {
+                dual_stack::forged_sources_are_dropped(&forged.within("forged")?)
+            }),
+            program::test("no_pod_becomes_the_node_s_router", move || {
+                dual_stack::no_pod_becomes_the_router(&router.within("router")?)
+            }),
+            program::test("a_second_family_costs_an_add_less_than_five_milliseconds", move || {
+                dual_stack::a_second_family_costs_little(&cost.within("cost")?)
             }),
             program::test("everybody_reaches_everybody_with_rp_filter_0_1_and_2", move || {
                 reverse_path_filters(&filters.within("rpf")?)

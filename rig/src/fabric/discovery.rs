@@ -6,6 +6,8 @@
 
 mod packet;
 
+pub(crate) use packet::{ALL_NODES, router_advertisement};
+
 use std::collections::BTreeSet;
 use std::io::{self, Read as _};
 use std::net::SocketAddrV6;

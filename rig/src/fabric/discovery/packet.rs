@@ -78,10 +78,10 @@ pub(super) fn answer(question: &Question) -> Vec<u8> {
 }
 
 /// `ff02::1`.
-pub(super) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+pub(crate) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// A default router, addresses by DHCPv6, no prefix. The checksum is left open: raw sockets fill it in.
-pub(super) fn router_advertisement() -> Vec<u8> {
+pub(crate) fn router_advertisement() -> Vec<u8> {
     const MANAGED: u8 = 0x80;
     let mut message = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, 64, MANAGED];
     message.extend(ROUTER_LIFETIME.to_be_bytes());

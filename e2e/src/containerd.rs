@@ -65,7 +65,7 @@ pub struct Setup<'a> {
     pub netns: &'a Netns,
     /// CNI plugins, which are offered under their file names. containerd itself needs `loopback` among them.
     pub plugins: &'a [&'a Path],
-    /// The network configuration list, as JSON.
+    /// The network configuration list, as JSON; none if empty, and then it is not waited for a network.
     pub conflist: &'a str,
     /// Tells this containerd from others of the same sandbox; a file name.
     pub name: &'a str,
@@ -81,6 +81,8 @@ pub struct Containerd {
     directory: PathBuf,
     log: PathBuf,
     cgroup: String,
+    /// Whether it is ready only with a network.
+    networked: bool,
 }
 
 impl Containerd {
@@ -98,7 +100,7 @@ impl Containerd {
         let child = setup.netns.run(|| spawn(&directory, setup.log)).and_then(|spawned| spawned);
         let child = child.map_err(system("start containerd"))?;
         let (log, cgroup) = (setup.log.to_owned(), ground.cgroup.clone());
-        let mut containerd = Containerd { child, directory, log, cgroup };
+        let mut containerd = Containerd { child, directory, log, cgroup, networked: !setup.conflist.is_empty() };
         containerd.wait_until_ready()?;
         containerd.import_image()?;
         Ok(containerd)
@@ -129,6 +131,11 @@ impl Containerd {
     /// Where it reads its network configuration.
     pub fn conf_dir(&self) -> PathBuf {
         self.directory.join("net.d")
+    }
+
+    /// Where it looks for plugins.
+    pub fn bin_dir(&self) -> PathBuf {
+        self.directory.join("bin")
     }
 
     /// A client of its own for the container runtime interface.
@@ -179,7 +186,10 @@ impl Containerd {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(self.not_up(format!("ended with {status}")));
             }
-            let unready = self.cri().and_then(|mut cri| cri.unready());
+            let mut unready = self.cri().and_then(|mut cri| cri.unready());
+            if let (Ok(reasons), false) = (&mut unready, self.networked) {
+                reasons.retain(|reason| !reason.starts_with("NetworkReady"));
+            }
             if matches!(&unready, Ok(reasons) if reasons.is_empty()) {
                 return Ok(());
             }
@@ -191,20 +201,28 @@ impl Containerd {
     }
 
     fn import_image(&self) -> Result<(), StartError> {
-        let system = |step| move |source| StartError::System { step, source };
         let archive = self.directory.join("pause.tar");
-        image::write(&archive, &find_program("busybox")?).map_err(system("make the sandbox image"))?;
+        let made = image::write(&archive, &find_program("busybox")?);
+        made.map_err(|source| StartError::System { step: "make the sandbox image", source })?;
+        self.import(&archive)
+    }
+
+    /// Takes the images of a tar file, under the names that it gives them.
+    ///
+    /// # Errors
+    /// It is no such file.
+    pub fn import(&self, archive: &Path) -> Result<(), StartError> {
         let output = Command::new("ctr")
             .arg("--address")
             .arg(self.socket())
             .args(["--namespace", "k8s.io", "images", "import", "--snapshotter", SNAPSHOTTER])
-            .arg(&archive)
+            .arg(archive)
             .output()
-            .map_err(system("import the sandbox image"))?;
+            .map_err(|source| StartError::System { step: "import an image", source })?;
         if output.status.success() {
             return Ok(());
         }
-        Err(self.not_up(format!("refuses the sandbox image: {}", String::from_utf8_lossy(&output.stderr).trim())))
+        Err(self.not_up(format!("refuses {}: {}", archive.display(), String::from_utf8_lossy(&output.stderr).trim())))
     }
 
     fn not_up(&self, problem: String) -> StartError {
@@ -236,7 +254,9 @@ fn prepare(setup: Setup<'_>, directory: &Path) -> io::Result<()> {
         let plugin = fs::canonicalize(plugin).map_err(named)?;
         symlink(&plugin, bin.join(plugin.file_name().unwrap_or_default()))?;
     }
-    fs::write(conf.join("10-e2e.conflist"), conflist)?;
+    if !conflist.is_empty() {
+        fs::write(conf.join("10-e2e.conflist"), conflist)?;
+    }
     fs::write(directory.join("config.toml"), config(&bin, &conf))?;
     fs::write(directory.join("containerd.sh"), include_str!("containerd.sh"))
 }

@@ -1,5 +1,6 @@
 //! The calls a kubelet makes to run, inspect, stop and remove a pod's sandbox.
 
+mod container;
 mod messages;
 
 use std::net::IpAddr;
@@ -14,6 +15,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 use messages as m;
+
+pub use container::{ContainerState, HostPod, NewContainer};
 
 /// The longest any call may take. A kubelet gives RunPodSandbox four minutes; here nothing is pulled.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -126,7 +129,8 @@ impl Cri {
             metadata: Some(metadata),
             hostname: name.to_owned(),
             port_mappings: port.into_iter().map(HostPort::message).collect(),
-            linux: Some(m::LinuxPodSandboxConfig { cgroup_parent: cgroup_parent.to_owned() }),
+            log_directory: String::new(),
+            linux: Some(m::LinuxPodSandboxConfig { cgroup_parent: cgroup_parent.to_owned(), security_context: None }),
         };
         let answer: m::PodSandboxId = self.call("RunPodSandbox", m::RunPodSandboxRequest { config: Some(config) })?;
         Ok(answer.pod_sandbox_id)

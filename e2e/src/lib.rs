@@ -25,7 +25,7 @@ pub mod transfer;
 pub mod views;
 
 pub use containerd::{Containerd, Setup};
-pub use cri::{Cri, HostPort, PodSandbox};
+pub use cri::{ContainerState, Cri, HostPod, HostPort, NewContainer, PodSandbox};
 pub use driver::Driver;
 pub use dump::Dump;
 pub use views::Views;

@@ -1,0 +1,144 @@
+//! The Helm chart renders what kustomize's base is.
+//!
+//! Helm is in no Debian release, so a renderer of our own stands in for it. It knows the few words that the templates use
+//! and refuses all others, so that a template cannot become cleverer than this test.
+
+use std::fs;
+
+use dotfour_e2e::program::Failure;
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::image::repository;
+use crate::manifest::{check, file, objects};
+
+const TEMPLATES: [&str; 3] = ["serviceaccount.yaml", "configmap.yaml", "daemonset.yaml"];
+
+pub(crate) fn equal() -> Outcome {
+    let rendered = render(&values()?)?;
+    let mut base = Vec::new();
+    for path in ["base/serviceaccount.yaml", "base/configmap.yaml", "base/daemonset.yaml"] {
+        base.extend(file(path)?);
+    }
+    assert_eq!(rendered.len(), base.len());
+    for (chart, base) in rendered.iter().zip(&base) {
+        assert!(chart == base, "the chart says\n{chart:#}\nand the base\n{base:#}");
+    }
+    Ok(())
+}
+
+pub(crate) fn pools() -> Outcome {
+    let mut values = values()?;
+    let pools = values.get_mut("nodePools").and_then(Value::as_array_mut).ok_or("no pools")?;
+    let mut second = pools.first().cloned().ok_or("no pool")?;
+    second["name"] = "dotfour-gpu".into();
+    second["nodeSelector"] = json!({ "agentpool": "gpu" });
+    second["port"] = 61445.into();
+    second["config"] = "metrics: 127.0.0.1:61445\nmaxPods: 100\nsource:\n  kind: wireserver\n".into();
+    pools.push(second);
+    let objects = render(&values)?;
+    objects.iter().try_for_each(check)?;
+    let named = |kind: &str, name: &str| {
+        objects.iter().find(|object| object["kind"] == kind && object.pointer("/metadata/name") == Some(&name.into()))
+    };
+    let set = named("DaemonSet", "dotfour-gpu").ok_or("no DaemonSet for the second pool")?;
+    assert_eq!(set.pointer("/spec/template/spec/nodeSelector"), Some(&json!({ "agentpool": "gpu" })));
+    assert_eq!(set.pointer("/spec/template/spec/volumes/0/configMap/name"), Some(&"dotfour-gpu".into()));
+    let probe = set.pointer("/spec/template/spec/containers/0/livenessProbe/httpGet/port");
+    assert_eq!(probe, Some(&61445.into()));
+    let map = named("ConfigMap", "dotfour-gpu").and_then(|map| map.pointer("/data/ipamd.yaml")?.as_str());
+    assert!(map.is_some_and(|text| text.contains("maxPods: 100")), "{map:?}");
+    // Each pool's DaemonSet knows its own pods.
+    let other = named("DaemonSet", "dotfour-ipamd").ok_or("no DaemonSet for the first pool")?;
+    assert_ne!(set.pointer("/spec/selector"), other.pointer("/spec/selector"));
+    assert!(render(&json!({ "nodePools": [{}] })).is_err(), "a value that is missing is an error");
+    Ok(())
+}
+
+fn values() -> Result<Value, Failure> {
+    Ok(file("helm/dotfour/values.yaml")?.remove(0))
+}
+
+fn render(values: &Value) -> Result<Vec<Value>, Failure> {
+    let root = json!({ "Values": values, "Release": { "Namespace": "kube-system" } });
+    let mut all = Vec::new();
+    for name in TEMPLATES {
+        let text = fs::read_to_string(repository().join("manifests/helm/dotfour/templates").join(name))?;
+        let lines: Vec<&str> = text.lines().collect();
+        let mut rendered = String::new();
+        block(&lines, &root, &root, &mut rendered).map_err(|e| format!("{name}: {e}"))?;
+        all.extend(objects(&rendered)?.into_iter().filter(|object| !object.is_null()));
+    }
+    Ok(all)
+}
+
+/// Lines, among which whole lines `{{- range X }}`, `{{- with X }}` and `{{- end }}` make blocks.
+fn block(lines: &[&str], dot: &Value, root: &Value, out: &mut String) -> Outcome {
+    let mut rest = lines;
+    while let Some((line, after)) = rest.split_first() {
+        rest = after;
+        let Some(action) = line.strip_prefix("{{- ").and_then(|line| line.strip_suffix(" }}")) else {
+            out.push_str(&text(line, dot, root)?);
+            out.push('\n');
+            continue;
+        };
+        let mut depth = 1;
+        let end = rest.iter().position(|line| {
+            depth += i32::from(line.starts_with("{{- range ") || line.starts_with("{{- with "));
+            depth -= i32::from(*line == "{{- end }}");
+            depth == 0
+        });
+        let (inner, after) = rest.split_at(end.ok_or("a block without its end")?);
+        rest = after.get(1..).unwrap_or_default();
+        match action.split_once(' ') {
+            Some(("range", path)) => {
+                for item in value(path, dot, root)?.as_array().ok_or("range over no list")? {
+                    block(inner, item, root, out)?;
+                }
+            }
+            Some(("with", path)) => {
+                let found = value(path, dot, root)?;
+                if found.as_object().is_some_and(|object| !object.is_empty()) {
+                    block(inner, found, root, out)?;
+                }
+            }
+            _ => return Err(format!("{action:?} is more than this test can render").into()),
+        }
+    }
+    Ok(())
+}
+
+/// A line with its `{{ X }}`, `{{ X | indent N }}` and `{{ toYaml . | indent N }}`.
+fn text(line: &str, dot: &Value, root: &Value) -> Result<String, Failure> {
+    let Some((before, rest)) = line.split_once("{{ ") else { return Ok(line.to_owned()) };
+    let (action, after) = rest.split_once(" }}").ok_or("an action without its end")?;
+    let (what, indent) = match action.split_once(" | indent ") {
+        Some((what, indent)) => (what, indent.parse::<usize>()?),
+        None => (action, 0),
+    };
+    let text = match what.strip_prefix("toYaml ") {
+        // JSON is YAML, but for a block.
+        Some(path) => {
+            let object = value(path, dot, root)?.as_object().ok_or("toYaml of no object")?;
+            object.iter().map(|(key, value)| format!("{key}: {value}")).collect::<Vec<_>>().join("\n")
+        }
+        None => match value(what, dot, root)? {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            other => return Err(format!("{what} is {other}").into()),
+        },
+    };
+    let pad = " ".repeat(indent);
+    let lines: Vec<String> = text.lines().map(|line| format!("{pad}{line}")).collect();
+    Ok(format!("{before}{}{}", lines.join("\n"), self::text(after, dot, root)?))
+}
+
+/// `.`, `.a.b` or `$.a.b`.
+fn value<'v>(path: &str, dot: &'v Value, root: &'v Value) -> Result<&'v Value, Failure> {
+    let (from, path) = path.strip_prefix('$').map_or((dot, path), |path| (root, path));
+    let pointer = if path == "." { String::new() } else { path.replace('.', "/") };
+    if !path.starts_with('.') {
+        return Err(format!("{path:?} is more than this test can render").into());
+    }
+    from.pointer(&pointer).ok_or_else(|| format!("there is no value {path}").into())
+}

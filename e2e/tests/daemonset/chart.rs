@@ -30,12 +30,12 @@ pub(crate) fn equal() -> Outcome {
 pub(crate) fn pools() -> Outcome {
     let mut values = values()?;
     let pools = values.get_mut("nodePools").and_then(Value::as_array_mut).ok_or("no pools")?;
-    let mut second = pools.first().cloned().ok_or("no pool")?;
-    second["name"] = "dotfour-gpu".into();
-    second["nodeSelector"] = json!({ "agentpool": "gpu" });
-    second["port"] = 61445.into();
-    second["config"] = "metrics: 127.0.0.1:61445\nmaxPods: 100\nsource:\n  kind: wireserver\n".into();
-    pools.push(second);
+    pools.push(json!({
+        "name": "dotfour-gpu",
+        "nodeSelector": { "agentpool": "gpu" },
+        "port": 61445,
+        "config": "metrics: 127.0.0.1:61445\nmaxPods: 100\nsource:\n  kind: wireserver\n",
+    }));
     let objects = render(&values)?;
     objects.iter().try_for_each(check)?;
     let named = |kind: &str, name: &str| {

@@ -67,11 +67,13 @@ pub(crate) fn life(ground: &Ground) -> Outcome {
     let begun = Instant::now();
     let pods = (0..PODS).map(|number| start(&mut machine, number)).collect::<Result<Vec<_>, _>>();
     let mut pods = pods.map_err(|e| format!("{e}\n{}", machine.log(&daemon, "ipamd")))?;
-    say(&format!("{PODS} pods after {:.1?}: {} to {}", begun.elapsed(), pods[0].address, pods[PODS - 1].address));
+    let addresses: Vec<String> = pods.iter().map(|pod| pod.address.to_string()).collect();
+    say(&format!("{PODS} pods after {:.1?}: {}", begun.elapsed(), addresses.join(" ")));
 
     for (what, release) in [("upgrade to N", NEW), ("downgrade to N-1", OLD), ("upgrade to N", NEW)] {
         let targets: Vec<_> = pods.iter().map(|pod| (pod.address, pod.mirror.port())).collect();
-        let (near, far) = (Traffic::start(&pods[0].netns, &targets[1..])?, Traffic::start(other.netns(), &targets)?);
+        let (first, others) = pods.first().zip(targets.get(1..)).ok_or("no pods")?;
+        let (near, far) = (Traffic::start(&first.netns, others)?, Traffic::start(other.netns(), &targets)?);
         let ended = machine.end(&daemon)?;
         // The node is not unready for it, for the runtime still has its network.
         assert_eq!(machine.cri.unready()?, Vec::<String>::new(), "{what}: the node flaps");

@@ -27,6 +27,7 @@ help: ## list the targets
 build: ## build the four programs into target/release
 	$(CARGO) build --release --locked -p dotfour-ipamd -p dotfour-ctl -p dotfour-rig
 	$(CARGO) build --release --locked -p dotfour
+	@cp -f $(BUILD)/release/dotfour $(BUILD)/release/dotfour-ipam
 
 demo: deps-demo build ## show pods on two nodes of a virtual VNet; all of it is gone afterwards
 	@$(RIG) demo
@@ -35,7 +36,7 @@ test: deps-test build ## run all tests, those with a real container runtime too
 	$(CARGO) test --locked $(IN_SANDBOX) --workspace --exclude dotfour --exclude dotfour-e2e
 	$(CARGO) test --locked -p dotfour
 	$(CARGO) test --locked -p dotfour-e2e --lib --test containerd --test podman --test views --test churn --test interrupted \
-		--test scale --test counts --test datapath --test chain --test verbs --test sources --test daemonset $(AS_ROOT)
+		--test scale --test counts --test datapath --test chain --test verbs --test sources --test daemonset --test delegated $(AS_ROOT)
 
 bench: ## measure the hot path with criterion
 	$(CARGO) bench --locked -p dotfour-benches

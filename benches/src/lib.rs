@@ -21,7 +21,7 @@ pub fn key(n: u32) -> Arc<AttachmentKey> {
 /// An ADD for an IPv4 address.
 pub fn wish(key: &Arc<AttachmentKey>) -> Wish<'_> {
     let asked = PodAddresses::default();
-    Wish { key, pod: None, families: Families::V4, asked, started: Duration::from_nanos(1) }
+    Wish { key, pod: None, families: Families::V4, asked, started: Duration::from_nanos(1), delegated: false }
 }
 
 /// A source's view of so many addresses.

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use dotfour_protocol::{Attachment, Failure, PodAddress, Route};
+use dotfour_protocol::{Assigned, Attachment, Failure, PodAddress, Route};
 
 use crate::members::{Value, members};
 
@@ -16,6 +16,8 @@ use crate::members::{Value, members};
 pub enum Answer {
     /// The pod is wired.
     Attached(Attachment),
+    /// The addresses are the pod's, whom another plugin wires.
+    Assigned(Assigned),
     /// Nothing of the attachment is in use any more.
     Detached,
     /// The pod is as ADD made it.
@@ -45,12 +47,13 @@ impl Answer {
         members(reply, &mut |member| {
             match member.name {
                 "attached" => answer = Some(Answer::Attached(attachment(member)?)),
+                "assigned" => answer = Some(Answer::Assigned(assigned(member)?)),
                 "failed" => answer = Some(Answer::Failed(failure(member)?)),
                 _ => {}
             }
             Ok(())
         })?;
-        needed("attached or failed", answer)
+        needed("attached, assigned or failed", answer)
     }
 }
 
@@ -77,6 +80,17 @@ fn attachment(value: Value<'_, '_>) -> Result<Attachment, String> {
         addresses: needed("addresses", addresses)?,
         routes: needed("routes", routes)?,
     })
+}
+
+fn assigned(value: Value<'_, '_>) -> Result<Assigned, String> {
+    let mut addresses = None;
+    value.members(&mut |member| {
+        if member.name == "addresses" {
+            addresses = list(member, pod_address)?;
+        }
+        Ok(())
+    })?;
+    Ok(Assigned { addresses: needed("addresses", addresses)? })
 }
 
 fn pod_address(value: Value<'_, '_>) -> Result<PodAddress, String> {

@@ -8,6 +8,8 @@
 //! setsockopt twice, connect, sendmsg, recvfrom, close twice, write, exit_group. DEL: the same without open and one close,
 //! with sendto, and without write. No memory is mapped.
 //!
+//! Run as `dotfour-ipam` ([`role`]), it serves a plugin that wires pods itself: it asks for addresses alone, and needs no namespace.
+//!
 //! A DEL does not fail because the daemon is away: it goes to the spool (`spool.rs`), and so does the cancellation of an ADD whose
 //! answer did not come.
 //!
@@ -26,6 +28,7 @@ mod members;
 pub mod netconf;
 mod quoted;
 pub mod result;
+pub mod role;
 mod spool;
 mod stdio;
 mod verbs;
@@ -37,21 +40,23 @@ use dotfour_protocol::Failure;
 use rustix::fd::BorrowedFd;
 
 use crate::environment::{Command, Environment};
+use crate::role::Role;
 use crate::version::CniVersion;
 
 /// Serves one execution of the plugin and returns its exit status: 0, or 1 after a failure, which is then the one
 /// object on `stdout`. What there is to print goes out in one write. If it cannot be written, nobody is there to be
 /// told, and the status says it alone.
 ///
-/// The variables are `(name, value)` pairs in the order of the process's environment; `started_ns` is when it was started,
-/// in nanoseconds of the monotonic clock.
+/// `program` is `argv[0]`, empty if there is none; it decides the [`Role`]. The variables are `(name, value)` pairs in the
+/// order of the process's environment; `started_ns` is when it was started, in nanoseconds of the monotonic clock.
 pub fn run<'a>(
+    program: &[u8],
     variables: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     stdin: BorrowedFd<'_>,
     stdout: BorrowedFd<'_>,
     started_ns: u64,
 ) -> i32 {
-    let (answer, status) = answer(&Environment::collect(variables), stdin, started_ns);
+    let (answer, status) = answer(Role::of(program), &Environment::collect(variables), stdin, started_ns);
     match stdio::write(stdout, &answer) {
         Ok(()) => status,
         Err(_) => 1,
@@ -59,26 +64,26 @@ pub fn run<'a>(
 }
 
 /// What to print, and the exit status.
-fn answer(environment: &Environment<'_>, stdin: BorrowedFd<'_>, started_ns: u64) -> (Vec<u8>, i32) {
+fn answer(role: Role, environment: &Environment<'_>, stdin: BorrowedFd<'_>, started_ns: u64) -> (Vec<u8>, i32) {
     // Somebody who runs the plugin by hand is told so, and not waited for.
     let input = if environment.has_command() { stdio::read(stdin) } else { Ok(Vec::new()) };
     let input = match input {
         Ok(input) => input,
         Err(failure) => return (result::failed(CniVersion::NEWEST, &failure), 1),
     };
-    match serve(environment, &input, started_ns) {
+    match serve(role, environment, &input, started_ns) {
         Ok(answer) => (answer, 0),
         Err(failure) => (result::failed(netconf::version_of(&input), &failure), 1),
     }
 }
 
-fn serve(environment: &Environment<'_>, input: &[u8], started_ns: u64) -> Result<Vec<u8>, Failure> {
+fn serve(role: Role, environment: &Environment<'_>, input: &[u8], started_ns: u64) -> Result<Vec<u8>, Failure> {
     match environment.command()? {
-        Command::Add => verbs::add(environment, input, started_ns),
-        Command::Del => verbs::del(environment, input, started_ns),
-        Command::Check => verbs::check(environment, input),
-        Command::Gc => verbs::gc(input),
-        Command::Status => verbs::status(input),
+        Command::Add => verbs::add(role, environment, input, started_ns),
+        Command::Del => verbs::del(role, environment, input, started_ns),
+        Command::Check => verbs::check(role, environment, input),
+        Command::Gc => verbs::gc(role, input),
+        Command::Status => verbs::status(role, input),
         Command::Version => result::versions(&netconf::version_asked(input)?),
     }
 }

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::asked::Asked;
 use crate::members::{Each, Value, members};
 use crate::quoted::Quoted;
+use crate::role::Role;
 use crate::version::CniVersion;
 
 /// The longest path in the address of a unix socket, in bytes: `sun_path` has 108, one of which ends it.
@@ -41,15 +42,29 @@ pub struct NetConf<'a> {
 }
 
 impl<'a> NetConf<'a> {
-    /// Reads a network configuration.
+    /// Reads a network configuration, as `dotfour` does.
     ///
     /// # Errors
     /// `invalid-json` if it is not JSON or a member has the wrong type, `incompatible-cni-version`, and
     /// `invalid-network-config` if a value is missing or cannot be used.
     pub fn parse(input: &'a [u8]) -> Result<Self, Failure> {
-        let mut conf = Members::default();
+        Self::parse_as(Role::Main, input)
+    }
+
+    /// Reads a network configuration. For `dotfour-ipam` it is that of the delegating plugin, in which `socket` and
+    /// `spoolDir` stand inside `ipam`; outside of it, they are the other plugin's.
+    ///
+    /// # Errors
+    /// As [`NetConf::parse`], and `invalid-network-config` if `dotfour-ipam` is not named as the `ipam.type`.
+    pub fn parse_as(role: Role, input: &'a [u8]) -> Result<Self, Failure> {
+        let mut conf = Members { role, ..Members::default() };
         members(input, &mut |member| conf.take(member)).map_err(invalid_json)?;
-        let Members { version, name, socket, spool, dns, wishes, previous, valid } = conf;
+        let Members { version, name, socket, spool, dns, wishes, previous, valid, has_ipam, .. } = conf;
+        if role == Role::Ipam && !has_ipam {
+            return Err(invalid(String::from(
+                "dotfour-ipam serves plugins that have it as the type in their ipam, and there is no ipam",
+            )));
+        }
         let version = CniVersion::from_name(version.as_deref().unwrap_or(CniVersion::UNNAMED))
             .ok_or_else(|| incompatible(version.as_deref()))?;
         let name = name.unwrap_or_default();
@@ -174,6 +189,8 @@ impl<'a> NetConf<'a> {
 /// The members that count, by type; their values have not been looked at.
 #[derive(Default)]
 struct Members<'a> {
+    role: Role,
+    has_ipam: bool,
     version: Option<Cow<'a, str>>,
     name: Option<Cow<'a, str>>,
     socket: Option<Cow<'a, str>>,
@@ -189,15 +206,28 @@ impl<'a> Members<'a> {
         match member.name {
             "cniVersion" => self.version = member.text()?,
             "name" => self.name = member.text()?,
-            "socket" => self.socket = member.text()?,
+            "ipam" if self.role == Role::Ipam => {
+                self.has_ipam = member.raw.get() != "null";
+                member.members(&mut |inside| self.take_place(inside))?;
+            }
             "dns" => self.dns = dns(member)?,
             "runtimeConfig" => self.wishes[0] = Some(member.raw),
             "args" => self.wishes[1] = Some(member.raw),
             "prevResult" => self.previous = Some(member.raw),
             "cni.dev/valid-attachments" => self.valid = Some(member.raw),
-            "spoolDir" => self.spool = member.text()?,
+            "socket" | "spoolDir" if self.role == Role::Main => self.take_place(member)?,
             // The runtime has used it to find the program.
             "type" => drop(member.text()?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Where the daemon is.
+    fn take_place(&mut self, member: Value<'_, 'a>) -> Result<(), String> {
+        match member.name {
+            "socket" => self.socket = member.text()?,
+            "spoolDir" => self.spool = member.text()?,
             _ => {}
         }
         Ok(())

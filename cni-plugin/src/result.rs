@@ -4,20 +4,22 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use dotfour_protocol::{Attachment, Cause, Failure};
-use ipnet::IpNet;
+use dotfour_protocol::{Assigned, Attachment, Cause, Failure, PodAddress};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::version::CniVersion;
 
 /// The result of ADD (SPEC.md 1.1.0, "Add Success", and the same of older versions). 1.0.0 dropped the addresses'
-/// `version`, 1.1.0 brought the interfaces' `mtu`; `dns` has been there always, empty or not.
+/// `version`, 1.1.0 brought the interfaces' `mtu`; `dns` has been there always, empty or not. An IPAM plugin's has no
+/// interfaces ("Delegated Plugins (IPAM)").
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct AddResult<'a> {
     cni_version: &'static str,
-    interfaces: [Interface<'a>; 2],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interfaces: Option<[Interface<'a>; 2]>,
     ips: Vec<Address>,
     routes: Vec<Route>,
     dns: Dns<'a>,
@@ -37,8 +39,9 @@ struct Interface<'a> {
 struct Address {
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'static str>,
-    /// Index into the interfaces.
-    interface: usize,
+    /// Index into the interfaces, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<usize>,
     address: IpNet,
     gateway: IpAddr,
 }
@@ -72,25 +75,50 @@ pub fn attached(
     dns: Option<&RawValue>,
 ) -> Result<Vec<u8>, Failure> {
     let mtu = (version >= CniVersion::V1_1_0).then_some(attachment.mtu);
-    let addresses = attachment.addresses.iter().map(|pod| Address {
+    json(&AddResult {
+        cni_version: version.name(),
+        interfaces: Some([
+            Interface { name: &attachment.host_ifname, mac: &attachment.host_mac, mtu, sandbox: None },
+            Interface { name: ifname, mac: &attachment.pod_mac, mtu, sandbox: Some(sandbox) },
+        ]),
+        ips: ips(version, &attachment.addresses, Some(POD_INTERFACE)),
+        routes: attachment.routes.iter().map(|route| Route { dst: route.dst, gw: route.gw }).collect(),
+        dns: dns.map_or(Dns::Empty {}, Dns::Configured),
+    })
+}
+
+/// The result of an ADD for a delegating plugin: everything that is not on the pod's link goes via the gateway.
+///
+/// # Errors
+/// As [`attached`].
+pub fn assigned(version: CniVersion, assigned: &Assigned, dns: Option<&RawValue>) -> Result<Vec<u8>, Failure> {
+    let default_route = |pod: &PodAddress| Route {
+        dst: match pod.address {
+            IpNet::V4(_) => Ipv4Net::default().into(),
+            IpNet::V6(_) => Ipv6Net::default().into(),
+        },
+        gw: Some(pod.gateway),
+    };
+    json(&AddResult {
+        cni_version: version.name(),
+        interfaces: None,
+        ips: ips(version, &assigned.addresses, None),
+        routes: assigned.addresses.iter().map(default_route).collect(),
+        dns: dns.map_or(Dns::Empty {}, Dns::Configured),
+    })
+}
+
+fn ips(version: CniVersion, addresses: &[PodAddress], interface: Option<usize>) -> Vec<Address> {
+    let of = |pod: &PodAddress| Address {
         version: (version < CniVersion::V1_0_0).then_some(match pod.address {
             IpNet::V4(_) => "4",
             IpNet::V6(_) => "6",
         }),
-        interface: POD_INTERFACE,
+        interface,
         address: pod.address,
         gateway: pod.gateway,
-    });
-    json(&AddResult {
-        cni_version: version.name(),
-        interfaces: [
-            Interface { name: &attachment.host_ifname, mac: &attachment.host_mac, mtu, sandbox: None },
-            Interface { name: ifname, mac: &attachment.pod_mac, mtu, sandbox: Some(sandbox) },
-        ],
-        ips: addresses.collect(),
-        routes: attachment.routes.iter().map(|route| Route { dst: route.dst, gw: route.gw }).collect(),
-        dns: dns.map_or(Dns::Empty {}, Dns::Configured),
-    })
+    };
+    addresses.iter().map(of).collect()
 }
 
 /// The answer to VERSION (SPEC.md 1.1.0, "Version Success"), repeating the version of the input.

@@ -15,7 +15,7 @@ fn execute(variables: &[(&str, &[u8])], input: &[u8]) -> (i32, Vec<u8>) {
     rustix::fs::seek(&stdin, rustix::fs::SeekFrom::Start(0)).unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     let variables = variables.iter().map(|(name, value)| (name.as_bytes(), *value));
-    let status = run(variables, stdin.as_fd(), writer.as_fd(), 1);
+    let status = run(b"dotfour", variables, stdin.as_fd(), writer.as_fd(), 1);
     drop(writer);
     let mut printed = Vec::new();
     (&reader).read_to_end(&mut printed).unwrap();
@@ -49,7 +49,7 @@ fn version_needs_no_other_variable() {
 fn without_a_command_standard_input_is_not_waited_for() {
     let (never, _open) = std::io::pipe().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
-    assert_eq!(run(core::iter::empty(), never.as_fd(), writer.as_fd(), 1), 1);
+    assert_eq!(run(b"dotfour", core::iter::empty(), never.as_fd(), writer.as_fd(), 1), 1);
     drop(writer);
     let printed: Value = serde_json::from_reader(reader).unwrap();
     assert_eq!(printed["msg"], "invalid-environment: CNI_COMMAND is missing");
@@ -89,7 +89,10 @@ fn standard_input_is_read_to_its_end_and_not_beyond_the_limit() {
 fn standard_input_that_cannot_be_read_is_an_io_error() {
     let directory = File::open("/").unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
-    assert_eq!(run([(&b"CNI_COMMAND"[..], &b"VERSION"[..])].into_iter(), directory.as_fd(), writer.as_fd(), 1), 1);
+    assert_eq!(
+        run(b"dotfour", [(&b"CNI_COMMAND"[..], &b"VERSION"[..])].into_iter(), directory.as_fd(), writer.as_fd(), 1),
+        1
+    );
     drop(writer);
     let printed: Value = serde_json::from_reader(reader).unwrap();
     assert_eq!(
@@ -103,7 +106,10 @@ fn a_result_that_nobody_reads_is_a_failure() {
     let stdin = tempfile::tempfile().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    assert_eq!(run([(&b"CNI_COMMAND"[..], &b"VERSION"[..])].into_iter(), stdin.as_fd(), writer.as_fd(), 1), 1);
+    assert_eq!(
+        run(b"dotfour", [(&b"CNI_COMMAND"[..], &b"VERSION"[..])].into_iter(), stdin.as_fd(), writer.as_fd(), 1),
+        1
+    );
 }
 
 proptest! {

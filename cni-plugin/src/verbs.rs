@@ -9,21 +9,38 @@ use crate::answer::Answer;
 use crate::call;
 use crate::environment::{self, Environment};
 use crate::netconf::NetConf;
+use crate::role::Role;
 use crate::{result, spool};
 
-/// Attaches a pod and prints the result. An ADD whose answer is lost has failed, and is taken back.
-pub(crate) fn add(environment: &Environment<'_>, input: &[u8], started_ns: u64) -> Result<Vec<u8>, Failure> {
+/// Attaches a pod, or assigns its addresses, and prints the result. An ADD whose answer is lost has failed, and is taken
+/// back.
+pub(crate) fn add(
+    role: Role,
+    environment: &Environment<'_>,
+    input: &[u8],
+    started_ns: u64,
+) -> Result<Vec<u8>, Failure> {
     let variables = environment.for_add()?;
-    let config = NetConf::parse(input)?;
+    let config = NetConf::parse_as(role, input)?;
     let mut asked = config.asked()?;
     asked.unite(&variables.asked).map_err(environment::conflicting_addresses)?;
-    let namespace = call::open_namespace(variables.netns)?;
+    // What another plugin wires is that one's business.
+    let namespace = match role {
+        Role::Main => Some(call::open_namespace(variables.netns)?),
+        Role::Ipam => None,
+    };
     let key = key_of(&config, variables.container_id, variables.ifname);
     let add = Add { key, pod: variables.pod, started_ns: Some(started_ns), asked: asked.into_addresses() };
-    let request = Request::new(Call::Add(add));
-    let lost = match call::call(&config.socket, &request, Some(&namespace), call::ADD_DEADLINE) {
-        Ok(Answer::Attached(attachment)) => {
+    let request = Request::new(match role {
+        Role::Main => Call::Add(add),
+        Role::Ipam => Call::Assign(add),
+    });
+    let lost = match call::call(&config.socket, &request, namespace.as_ref(), call::ADD_DEADLINE) {
+        Ok(Answer::Attached(attachment)) if role == Role::Main => {
             return result::attached(config.version, &attachment, variables.ifname, variables.netns, config.dns);
+        }
+        Ok(Answer::Assigned(assigned)) if role == Role::Ipam => {
+            return result::assigned(config.version, &assigned, config.dns);
         }
         Ok(Answer::Failed(failure)) => return Err(failure),
         Ok(_) => return Err(unexpected_reply()),
@@ -38,9 +55,14 @@ pub(crate) fn add(environment: &Environment<'_>, input: &[u8], started_ns: u64) 
 }
 
 /// Detaches a pod. It succeeds without a daemon too, if it can be left in the spool.
-pub(crate) fn del(environment: &Environment<'_>, input: &[u8], started_ns: u64) -> Result<Vec<u8>, Failure> {
+pub(crate) fn del(
+    role: Role,
+    environment: &Environment<'_>,
+    input: &[u8],
+    started_ns: u64,
+) -> Result<Vec<u8>, Failure> {
     let variables = environment.for_del()?;
-    let config = NetConf::parse(input)?;
+    let config = NetConf::parse_as(role, input)?;
     let key = || key_of(&config, variables.container_id, variables.ifname);
     match call::call(&config.socket, &Request::new(Call::Del(Del { key: key() })), None, call::DEL_DEADLINE) {
         Ok(Answer::Detached) => Ok(Vec::new()),
@@ -55,28 +77,29 @@ pub(crate) fn del(environment: &Environment<'_>, input: &[u8], started_ns: u64) 
     }
 }
 
-/// Compares a pod with what ADD made of it; prints nothing.
-pub(crate) fn check(environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> {
+/// Compares a pod with what ADD made of it, which for `dotfour-ipam` is its lease; prints nothing.
+pub(crate) fn check(role: Role, environment: &Environment<'_>, input: &[u8]) -> Result<Vec<u8>, Failure> {
     let variables = environment.for_check()?;
-    let config = NetConf::parse(input)?;
+    let config = NetConf::parse_as(role, input)?;
     let addresses = config.previous_addresses()?;
-    let namespace = call::open_namespace(variables.netns)?;
+    let delegated = role == Role::Ipam;
+    let namespace = if delegated { None } else { Some(call::open_namespace(variables.netns)?) };
     let key = key_of(&config, variables.container_id, variables.ifname);
-    let request = Request::new(Call::Check(Check { key, addresses }));
-    expect(Answer::Checked, call::call(&config.socket, &request, Some(&namespace), call::ADD_DEADLINE)?)
+    let request = Request::new(Call::Check(Check { key, addresses, delegated }));
+    expect(Answer::Checked, call::call(&config.socket, &request, namespace.as_ref(), call::ADD_DEADLINE)?)
 }
 
 /// Detaches what the runtime does not list; prints nothing.
-pub(crate) fn gc(input: &[u8]) -> Result<Vec<u8>, Failure> {
-    let config = NetConf::parse(input)?;
+pub(crate) fn gc(role: Role, input: &[u8]) -> Result<Vec<u8>, Failure> {
+    let config = NetConf::parse_as(role, input)?;
     let valid = config.valid_attachments()?;
     let request = Request::new(Call::Gc(Gc { network: config.name.clone().into_owned(), valid }));
     expect(Answer::Collected, call::call(&config.socket, &request, None, call::ADD_DEADLINE)?)
 }
 
 /// Says by its exit status whether an ADD could be served; prints nothing if so (SPEC.md 1.1.0, "STATUS").
-pub(crate) fn status(input: &[u8]) -> Result<Vec<u8>, Failure> {
-    let config = NetConf::parse(input)?;
+pub(crate) fn status(role: Role, input: &[u8]) -> Result<Vec<u8>, Failure> {
+    let config = NetConf::parse_as(role, input)?;
     let answer = call::call(&config.socket, &Request::new(Call::Ready), None, call::DEL_DEADLINE);
     // Whatever is in the way of a question is in the way of an ADD.
     let answer = answer.map_err(|lost| {

@@ -41,7 +41,8 @@ fn row(attachment: &AttachmentStatus) -> [String; 6] {
         // After a restart of the daemon the pod's name is not known until the pod is added again.
         attachment.pod.as_ref().map_or("-".into(), ToString::to_string),
         attachment.key.ifname.clone(),
-        attachment.host_ifname.clone(),
+        // Another plugin's, which the daemon does not know.
+        if attachment.delegated { "(delegated)".to_owned() } else { attachment.host_ifname.clone() },
         attachment.key.network.clone(),
         container.get(..12).unwrap_or(container).to_owned(),
     ]
@@ -55,11 +56,12 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_the_counts_add_up() {
-        let attachment = |address: &str, pod: Option<&str>| AttachmentStatus {
+        let attachment = |address: &str, pod: Option<&str>, delegated: bool| AttachmentStatus {
             key: AttachmentKey { network: "azure".into(), container_id: "c".repeat(64), ifname: "eth0".into() },
             pod: pod.map(|name| PodName { namespace: "default".into(), name: name.into() }),
             addresses: vec![address.parse().unwrap()],
-            host_ifname: "azv0d7763386da".into(),
+            host_ifname: if delegated { String::new() } else { "azv0d7763386da".into() },
+            delegated,
         };
         let status = NodeStatus {
             version: "0.1.0".into(),
@@ -68,14 +70,19 @@ mod tests {
             nic: "eth0".into(),
             node_address: "10.240.0.4".parse().unwrap(),
             collected: 0,
-            pool: PoolCounts { total: 30, free: 28, assigned: 2, ..PoolCounts::default() },
-            attachments: vec![attachment("10.240.0.5", Some("web-0")), attachment("10.240.0.16", None)],
+            pool: PoolCounts { total: 30, free: 27, assigned: 3, ..PoolCounts::default() },
+            attachments: vec![
+                attachment("10.240.0.5", Some("web-0"), false),
+                attachment("10.240.0.16", None, false),
+                attachment("10.240.0.17", Some("web-1"), true),
+            ],
             more: false,
         };
         let text = text(&status);
-        assert!(text.contains("30 total = 28 free + 2 assigned"), "{text}");
-        let columns: Vec<usize> = text.lines().filter_map(|line| line.find("azv")).collect();
-        assert_eq!(columns.len(), 2);
-        assert_eq!(columns[0], columns[1], "{text}");
+        assert!(text.contains("30 total = 27 free + 3 assigned"), "{text}");
+        let columns: Vec<usize> =
+            text.lines().filter_map(|line| line.find("azv").or(line.find("(delegated)"))).collect();
+        assert_eq!(columns.len(), 3);
+        assert!(columns.iter().all(|column| *column == columns[0]), "{text}");
     }
 }

@@ -179,7 +179,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     let netlink = |source| StartError::Setup { what: "open a netlink socket", source };
     let (janitor, janitor_thread) = Janitor::start(Socket::open().map_err(netlink)?).map_err(netlink)?;
     found.condemned_groups.iter().for_each(|group| janitor.bury(*group));
-    let counts = counts_in_words(&pool.counts());
+    let (counts, recovered) = (counts_in_words(&pool.counts()), pool.leases().count());
     let ledger = Ledger::new(pool, Journal::new(&config.state_dir, identity));
     // Before the first ADD, so that a journal that cannot be written is known at once.
     ledger
@@ -195,7 +195,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
         .map_err(|source| StartError::Socket { path: config.socket.display().to_string(), source })?;
     let scrapes = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(Exposition::of(&node), config.socket.clone())));
     info!(
-        nic = node.nic.name, address = %node.nic.address, families = %node.families, source = source.kind(), recovered = found.pods.len(),
+        nic = node.nic.name, address = %node.nic.address, families = %node.families, source = source.kind(), recovered,
         "serving on {}: {counts}", config.socket.display()
     );
 

@@ -9,6 +9,9 @@ use dotfour_protocol::{Cause, Failure, PoolCounts};
 use crate::lease::ledger::NotRecorded;
 use crate::wiring::WireError;
 
+const WIRED_BY_OTHERS: &str = "with addresses that dotfour-ipam assigned for another plugin to wire";
+const WIRED_BY_US: &str = "wired by dotfour itself";
+
 /// Why an ADD failed. The pool and the kernel are as before.
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
@@ -38,6 +41,12 @@ pub enum AddError {
     /// The pod has other addresses already.
     #[error("{0} was asked for, and the attachment has another address already")]
     AskedOther(IpAddr),
+    /// The attachment exists, and somebody else has wired it.
+    #[error("the attachment exists already, {}", if *delegated { WIRED_BY_OTHERS } else { WIRED_BY_US })]
+    HeldOtherwise {
+        /// Whether the one that exists is wired by another plugin.
+        delegated: bool,
+    },
     /// The lease is not on record.
     #[error(transparent)]
     NotRecorded(#[from] NotRecorded),
@@ -72,6 +81,10 @@ impl From<AddError> for Failure {
             AddError::AskedOther(_) => {
                 (Cause::AttachmentConflict, "DEL the container before it is added with another address".into())
             }
+            AddError::HeldOtherwise { .. } => (
+                Cause::AttachmentConflict,
+                "DEL the container with the network configuration that it was added with".into(),
+            ),
             AddError::NotRecorded(_) => {
                 (Cause::NotRecorded, "see the daemon's log; make room on the file system of stateDir".into())
             }

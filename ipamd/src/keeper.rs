@@ -1,7 +1,8 @@
 //! The keeper: ends what ended without telling.
 //!
 //! One thread that works off what others only notice: links that vanished with their pod's namespace, DELs in the spool,
-//! addresses to take off the NIC, connections of addresses that rest. It believes links and nothing else: a link that exists is a pod that lives.
+//! addresses to take off the NIC, connections of addresses that rest. It believes links and nothing else: a link that exists is a pod that
+//! lives. A delegated lease never has one, and is none of its business before there is a DEL for it.
 
 use std::path::PathBuf;
 use std::sync::Arc;

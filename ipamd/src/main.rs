@@ -8,8 +8,8 @@ use command::Command;
 use dotfour_ipamd::daemon;
 use dotfour_ipamd::errors::with_source;
 use dotfour_ipamd::install::programs::{self, Outcome};
+use dotfour_ipamd::install::reference;
 use dotfour_ipamd::install::uninstall::{Order, uninstall};
-use dotfour_ipamd::install::{PLUGIN, reference};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -40,10 +40,12 @@ fn carry_out(command: Command) -> Result<ExitCode, Failure> {
 
 fn install(places: &command::Places) -> Result<(), Failure> {
     let command::Places { bin_dir, plugin, .. } = places;
-    let target = bin_dir.join(PLUGIN);
-    match programs::install(plugin, bin_dir, PLUGIN)? {
-        Outcome::Installed => println!("installed {}", target.display()),
-        Outcome::Present => println!("{} is this release's already; nothing was written", target.display()),
+    for name in programs::PROGRAMS {
+        let target = bin_dir.join(name);
+        match programs::install(plugin, bin_dir, name)? {
+            Outcome::Installed => println!("installed {}", target.display()),
+            Outcome::Present => println!("{} is this release's already; nothing was written", target.display()),
+        }
     }
     for missing in reference::missing(bin_dir) {
         let (name, without) = (missing.name(), missing.without());

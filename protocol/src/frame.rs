@@ -97,7 +97,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::{Add, AttachmentKey, PodName};
+    use crate::{Add, AttachmentKey, Check, PodName};
 
     fn add() -> Request {
         Request::new(Call::Add(Add {
@@ -112,6 +112,17 @@ mod tests {
     fn a_request_survives_the_wire() {
         let bytes = encode_request(&add()).unwrap();
         assert_eq!(decode_request(&bytes).unwrap(), add());
+    }
+
+    #[test]
+    fn what_came_later_is_left_out_where_it_says_nothing_and_may_be_absent() {
+        let key = AttachmentKey { network: "n".into(), container_id: "c".into(), ifname: "eth0".into() };
+        for delegated in [false, true] {
+            let request = Request::new(Call::Check(Check { key: key.clone(), addresses: Vec::new(), delegated }));
+            let bytes = encode_request(&request).unwrap();
+            assert_eq!(alloc::str::from_utf8(&bytes).unwrap().contains("delegated"), delegated);
+            assert_eq!(decode_request(&bytes).unwrap(), request);
+        }
     }
 
     #[test]

@@ -31,9 +31,13 @@ impl Request {
 pub enum Call {
     /// Attach a pod. Exactly one descriptor, the pod's network namespace, comes with it.
     Add(Add),
-    /// Detach a pod.
+    /// Assign addresses to a pod that another plugin wires, which delegates to `dotfour-ipam` (SPEC.md 1.1.0, section 4).
+    /// No descriptor comes with it. A daemon from before this call refuses it as one that it does not know.
+    Assign(Add),
+    /// Detach a pod, whoever has wired it.
     Del(Del),
-    /// Compare a pod with what ADD made of it. Exactly one descriptor, the pod's network namespace, comes with it.
+    /// Compare a pod with what ADD made of it. Exactly one descriptor, the pod's network namespace, comes with it; none
+    /// for a pod that another plugin has wired.
     Check(Check),
     /// Detach every attachment of a network that the runtime does not know.
     Gc(Gc),
@@ -75,6 +79,9 @@ pub struct Check {
     pub key: AttachmentKey,
     /// The addresses that `prevResult` names.
     pub addresses: Vec<IpAddr>,
+    /// Whether the caller is `dotfour-ipam`: then only the lease is looked at.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub delegated: bool,
 }
 
 /// CNI GC. Attachments that are younger than a minute are spared: the runtime may have made its list before it added
@@ -122,6 +129,8 @@ pub struct Status {
 pub enum Reply {
     /// To [`Call::Add`]: the pod is wired.
     Attached(Attachment),
+    /// To [`Call::Assign`]: the addresses are the pod's until its DEL.
+    Assigned(Assigned),
     /// To [`Call::Del`]: nothing of the attachment is in use any more.
     Detached,
     /// To [`Call::Check`]: everything is as ADD made it.
@@ -153,10 +162,17 @@ pub struct Attachment {
     pub routes: Vec<Route>,
 }
 
+/// What a delegating plugin is to wire its pod with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assigned {
+    /// The pod's addresses, at most one of each family, with the prefix lengths of their subnets.
+    pub addresses: Vec<PodAddress>,
+}
+
 /// One address of a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodAddress {
-    /// The address, with the prefix length the pod's interface has (32 or 128 in azure mode).
+    /// The address, with the prefix length the pod's interface has (32 or 128 in azure mode, if the daemon wires it).
     pub address: IpNet,
     /// The pod's gateway for this family.
     pub gateway: IpAddr,
@@ -206,8 +222,11 @@ pub struct AttachmentStatus {
     pub pod: Option<PodName>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// Name of its link on the node.
+    /// Name of its link on the node; empty where the daemon has made none.
     pub host_ifname: String,
+    /// Whether another plugin has wired it, so that the daemon knows of no link.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub delegated: bool,
 }
 
 /// How many pod addresses are in which state. The six states always add up to `total`.

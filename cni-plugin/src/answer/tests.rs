@@ -28,8 +28,10 @@ fn reply() -> impl Strategy<Value = Reply> {
     );
     let failed = (any::<u32>(), ".*", ".*", ".*")
         .prop_map(|(code, cause, message, next_step)| Reply::Failed(Failure { code, cause, message, next_step }));
+    let assigned = vec(address(), 1..4).prop_map(|addresses| Reply::Assigned(Assigned { addresses }));
     prop_oneof![
         attached,
+        assigned,
         failed,
         Just(Reply::Detached),
         Just(Reply::Checked),
@@ -44,6 +46,7 @@ proptest! {
         let answer = Answer::read(&frame::encode_reply(&reply).unwrap()).unwrap();
         prop_assert_eq!(answer, match reply {
             Reply::Attached(attachment) => Answer::Attached(attachment),
+            Reply::Assigned(assigned) => Answer::Assigned(assigned),
             Reply::Failed(failure) => Answer::Failed(failure),
             Reply::Detached => Answer::Detached,
             Reply::Checked => Answer::Checked,
@@ -83,7 +86,9 @@ fn what_is_no_answer_is_refused_and_named() {
         ("{", "EOF"),
         ("null", "invalid type"),
         ("\"attached\"", "invalid type"),
-        ("{}", "it has no attached or failed"),
+        ("{}", "it has no attached, assigned or failed"),
+        (r#"{"assigned":{}}"#, "it has no addresses"),
+        (r#"{"assigned":{"addresses":[{"address":"10.240.4.4/16"}]}}"#, "it has no gateway"),
         (r#"{"attached":7}"#, "attached must be an object"),
         (r#"{"attached":{}}"#, "it has no host_ifname"),
         (r#"{"failed":{"code":7}}"#, "it has no cause"),

@@ -194,3 +194,39 @@ fn the_addresses_that_are_asked_for_are_found_in_both_places() {
         assert_eq!(asked(members), Err((7, says.into())), "{members}");
     }
 }
+
+fn ipam_code(input: &str) -> (u32, String) {
+    let failure = NetConf::parse_as(Role::Ipam, input.as_bytes()).expect_err(input);
+    (failure.code, failure.message)
+}
+
+#[test]
+fn dotfour_ipam_finds_its_places_inside_ipam_and_leaves_the_rest_to_the_other_plugin() {
+    let read = |members: &str| -> (String, String) {
+        let input = with(members);
+        let conf = NetConf::parse_as(Role::Ipam, input.as_bytes()).unwrap();
+        (conf.socket.to_string(), conf.spool_dir().into_owned())
+    };
+    let theirs = r#","socket":7,"spoolDir":[],"ipam":{"type":"dotfour-ipam""#;
+    let default = (DEFAULT_SOCKET.to_owned(), "/run/dotfour/spool".to_owned());
+    assert_eq!(read(&format!("{theirs}}}")), default);
+    assert_eq!(read(&format!(r#"{theirs},"socket":"/a/s"}}"#)), ("/a/s".to_owned(), "/a/spool".to_owned()));
+    let both = format!(r#"{theirs},"socket":"/a/s","spoolDir":"/b","ranges":[]}}"#);
+    assert_eq!(read(&both), ("/a/s".to_owned(), "/b".to_owned()));
+}
+
+#[test]
+fn dotfour_ipam_wants_an_ipam_and_usable_places_in_it() {
+    for (members, code, says) in [
+        ("", 7, "there is no ipam"),
+        (r#","ipam":null"#, 7, "there is no ipam"),
+        (r#","ipam":[]"#, 6, "ipam must be an object"),
+        (r#","ipam":{"socket":7}"#, 6, "socket must be a string"),
+        (r#","ipam":{"socket":"run/s"}"#, 7, "socket \"run/s\" must be an absolute path"),
+        (r#","ipam":{"spoolDir":"s"}"#, 7, "spoolDir \"s\" must be an absolute path"),
+    ] {
+        let (got, message) = ipam_code(&with(members));
+        assert_eq!(got, code, "{members}");
+        assert!(message.contains(says), "{members}: {message}");
+    }
+}

@@ -30,13 +30,15 @@ unsafe extern "C" fn main(stack: *const usize) -> ! {
     let started_ns = system::monotonic_ns();
     system::ignore_sigpipe();
     // SAFETY: the first word is the number of arguments; they follow, a NULL, and then the environment.
-    let environment = unsafe { stack.add(1 + stack.read() + 1).cast() };
+    let (argument, environment) = unsafe { (stack.add(1).cast(), stack.add(1 + stack.read() + 1).cast()) };
+    // SAFETY: that is where the arguments begin, and where the NULL is if there are none. They live as long as the process.
+    let program = unsafe { text(argument) }.unwrap_or_default();
     // SAFETY: that is where the environment begins, and it lives and stays as it is as long as the process.
     let variables = unsafe { variables(environment) };
     // SAFETY: nothing in this process closes a descriptor it has not opened. Where the caller left one of these closed,
     // reading and writing fail with EBADF; another file opened under the number is not readable or writable so either.
     let (stdin, stdout) = unsafe { (BorrowedFd::borrow_raw(0), BorrowedFd::borrow_raw(1)) };
-    system::exit(dotfour_plugin::run(variables, stdin, stdout, started_ns))
+    system::exit(dotfour_plugin::run(program, variables, stdin, stdout, started_ns))
 }
 
 /// The environment as pairs of name and value.
@@ -46,19 +48,26 @@ unsafe extern "C" fn main(stack: *const usize) -> ! {
 unsafe fn variables(mut next: *const *const c_char) -> impl Iterator<Item = (&'static [u8], &'static [u8])> {
     let texts = iter::from_fn(move || {
         // SAFETY: the array has not ended before `next`, which only moves on from what is not NULL.
-        let text = unsafe { next.read() };
-        if text.is_null() {
-            return None;
-        }
+        let text = unsafe { text(next) }?;
         // SAFETY: there is at least the NULL behind what is not NULL.
         next = unsafe { next.add(1) };
-        // SAFETY: a C string, by the caller's promise.
-        Some(unsafe { CStr::from_ptr(text) }.to_bytes())
+        Some(text)
     });
     texts.filter_map(|text| {
         let mut parts = text.splitn(2, |byte| *byte == b'=');
         Some((parts.next()?, parts.next()?))
     })
+}
+
+/// The text at a place of such an array, or nothing at its end.
+///
+/// # Safety
+/// `place` points to NULL or to a C string that lives and stays as it is for ever.
+unsafe fn text(place: *const *const c_char) -> Option<&'static [u8]> {
+    // SAFETY: by the caller's promise.
+    let text = unsafe { place.read() };
+    // SAFETY: a C string, by the same promise.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
 /// What stays to be done when the program itself is wrong: the runtime gets an error object all the same.

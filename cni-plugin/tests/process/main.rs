@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod input;
+mod ipam;
 #[path = "../support/mod.rs"]
 mod support;
 mod trouble;
@@ -14,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use dotfour_protocol::{Attachment, AttachmentKey, Call, PodAddress, Reply, Route, frame};
+use dotfour_protocol::{Assigned, Attachment, AttachmentKey, Call, PodAddress, Reply, Route, frame};
 use support::daemon::{Daemon, Deed};
 use support::program;
 
@@ -35,6 +36,15 @@ fn attached() -> Reply {
     })
 }
 
+fn assigned() -> Reply {
+    let pod = |address: &str, gateway: &str| PodAddress {
+        address: address.parse().unwrap(),
+        gateway: gateway.parse().unwrap(),
+    };
+    let addresses = vec![pod("10.240.4.4/16", "10.240.0.1"), pod("fd00::5/64", "fe80::1234:5678:9abc")];
+    Reply::Assigned(Assigned { addresses })
+}
+
 fn say(reply: &Reply) -> Deed {
     Deed::Say(frame::encode_reply(reply).unwrap())
 }
@@ -43,6 +53,7 @@ fn say(reply: &Reply) -> Deed {
 fn daemon(place: &Path) -> Daemon {
     Daemon::start(&place.join("s"), |request| match &request.call {
         Call::Add(_) => say(&attached()),
+        Call::Assign(_) => say(&assigned()),
         Call::Del(_) => say(&Reply::Detached),
         Call::Check(_) => say(&Reply::Checked),
         Call::Gc(_) => say(&Reply::Collected),

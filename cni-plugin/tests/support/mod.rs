@@ -29,6 +29,8 @@ pub(crate) fn program() -> &'static Path {
 /// One execution of the program, as a runtime makes it: with these variables and no others.
 #[derive(Clone)]
 pub(crate) struct Execution {
+    /// The name that the program is run under, as whoever calls it has found it.
+    pub(crate) name: &'static str,
     pub(crate) variables: BTreeMap<String, Vec<u8>>,
     pub(crate) stdin: Vec<u8>,
 }
@@ -46,7 +48,16 @@ impl Execution {
             ("PATH", "/usr/bin:/bin"),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
-        Execution { variables: variables.into(), stdin: configuration("1.1.0", socket).into_bytes() }
+        Execution {
+            name: "/opt/cni/bin/dotfour",
+            variables: variables.into(),
+            stdin: configuration("1.1.0", socket).into_bytes(),
+        }
+    }
+
+    pub(crate) fn named(mut self, name: &'static str) -> Execution {
+        self.name = name;
+        self
     }
 
     pub(crate) fn with(mut self, name: &str, value: &str) -> Execution {
@@ -67,7 +78,9 @@ impl Execution {
     /// Runs to the end. Panics if the program was ended by a signal or wrote to standard error.
     pub(crate) fn run(&self) -> Output {
         use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::process::CommandExt;
         let mut child = Command::new(program())
+            .arg0(self.name)
             .env_clear()
             .envs(self.variables.iter().map(|(name, value)| (name, std::ffi::OsStr::from_bytes(value))))
             .stdin(Stdio::piped())

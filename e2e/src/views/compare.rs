@@ -61,7 +61,7 @@ impl Views {
         findings.extend(twice(believed, "was given to two pods,"));
     }
 
-    /// A lease has its link, and a live link its lease.
+    /// A lease has its link, unless another plugin wires its pod, and a live link its lease.
     fn leases_and_links(&self, findings: &mut Vec<String>) {
         let mut links: BTreeMap<&AttachmentKey, Vec<(&Link, &Tag)>> = BTreeMap::new();
         for (link, tag) in &self.kernel.pods {
@@ -70,6 +70,10 @@ impl Views {
         for lease in &self.daemon.attachments {
             let who = words(&lease.key);
             match links.remove(&lease.key).as_deref() {
+                None if lease.delegated => {}
+                Some([(link, _), ..]) if lease.delegated => {
+                    findings.push(format!("{who} is for another plugin to wire, and has link {}", link.name));
+                }
                 None => findings.push(format!("{who} has a lease of {} and no link", list(&lease.addresses))),
                 Some([(link, tag)]) => {
                     if !tag.addresses.iter().eq(lease.addresses.iter().copied()) {
@@ -141,7 +145,10 @@ impl Views {
             }
             let of_pod = self.kernel.pods.iter().filter(|(_, tag)| tag.key.container_id == *id);
             let ends: Vec<&Link> = of_pod.map(|(link, _)| link).collect();
+            let delegated = lease.is_some_and(|lease| lease.delegated);
             match (&ends[..], &look.link) {
+                ([], Some(own)) if delegated && own.up => {}
+                ([], None) if delegated => findings.push(format!("pod {who} was given {given}, and has no interface")),
                 ([], _) => findings.push(format!("pod {who} was given {given}, and has no link on the node")),
                 (_, None) => findings.push(format!("pod {who} was given {given}, and has no interface")),
                 (_, Some(own)) if ends.iter().all(|end| end.index != own.index) => {

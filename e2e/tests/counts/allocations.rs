@@ -37,7 +37,8 @@ fn serve(ledger: &Ledger, message: &[u8]) -> Result<(), Failure> {
     let Call::Add(add) = decode_request(message)?.call else { return Err("not an ADD".into()) };
     let (key, pod) = (Arc::new(add.key), add.pod);
     let asked = PodAddresses::default();
-    let wish = Wish { key: &key, pod, families: Families::V4, asked, started: Duration::from_nanos(1) };
+    let wish =
+        Wish { key: &key, pod, families: Families::V4, asked, started: Duration::from_nanos(1), delegated: false };
     let (assignment, ticket) = ledger.assign(wish, Duration::ZERO);
     ledger.commit(ticket)?;
     let Assignment::New(addresses) = assignment else { return Err(format!("not new: {assignment:?}").into()) };

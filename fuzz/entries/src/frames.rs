@@ -62,6 +62,7 @@ pub fn reply_frame(data: &[u8]) -> bool {
 fn same(reply: &Reply, answer: &Result<Answer, String>) {
     match reply {
         Reply::Attached(attachment) => assert_eq!(answer, &Ok(Answer::Attached(attachment.clone()))),
+        Reply::Assigned(assigned) => assert_eq!(answer, &Ok(Answer::Assigned(assigned.clone()))),
         Reply::Detached => assert_eq!(answer, &Ok(Answer::Detached)),
         Reply::Checked => assert_eq!(answer, &Ok(Answer::Checked)),
         Reply::Collected => assert_eq!(answer, &Ok(Answer::Collected)),

@@ -113,7 +113,7 @@ fn recover(remembered: &Remembered) {
 fn links(replayed: &Replayed) -> Vec<Link> {
     let alive: BTreeMap<_, _> =
         replayed.leases.iter().filter(|(key, _)| key.container_id.bytes().next_back().unwrap_or(0) % 2 == 1).collect();
-    let tags = alive.into_iter().map(|(key, (addresses, ..))| Tag { key: (**key).clone(), addresses: *addresses });
+    let tags = alive.into_iter().map(|(key, lease)| Tag { key: (**key).clone(), addresses: lease.addresses });
     let named = (0x4000_0000..).zip(tags).map(|(index, tag)| Link {
         index,
         name: keyed_host_link(&tag.key),
@@ -186,7 +186,14 @@ fn use_up(mut pool: Pool) {
     for n in 0..=u32::from(ADDRESSES) {
         let key = AttachmentKey { network: "new".into(), container_id: format!("new{n}"), ifname: "eth0".into() };
         let key = Arc::new(key);
-        let wish = Wish { key: &key, pod: None, families: Families::V4, asked: Default::default(), started: NOW };
+        let wish = Wish {
+            key: &key,
+            pod: None,
+            families: Families::V4,
+            asked: Default::default(),
+            started: NOW,
+            delegated: false,
+        };
         match pool.assign(wish, NOW) {
             Assignment::New(addresses) => {
                 for since in addresses.iter().filter_map(|address| resting.get(&address)) {
@@ -195,7 +202,7 @@ fn use_up(mut pool: Pool) {
             }
             Assignment::Exhausted(_) => break,
             // The journal may know these keys as well.
-            Assignment::Existing(_) | Assignment::Overtaken => {}
+            Assignment::Existing(_) | Assignment::HeldOtherwise | Assignment::Overtaken => {}
             other => assert_eq!(other, Assignment::Overtaken, "nothing was asked for"),
         }
     }

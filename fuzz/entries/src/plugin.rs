@@ -13,9 +13,10 @@ use dotfour_ipamd::wiring::tag::Tag;
 use dotfour_plugin::environment::{Command, Environment};
 use dotfour_plugin::netconf::{NetConf, version_of};
 use dotfour_plugin::result;
+use dotfour_plugin::role::Role;
 use dotfour_plugin::version::CniVersion;
 use dotfour_protocol::frame::{decode_request, encode_request};
-use dotfour_protocol::{Add, Attachment, AttachmentKey, Call, DEFAULT_SOCKET, Request};
+use dotfour_protocol::{Add, Assigned, Attachment, AttachmentKey, Call, DEFAULT_SOCKET, Request};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::Deserialize;
 use serde_json::Value;
@@ -55,11 +56,26 @@ pub fn plugin_stdin(data: &[u8]) -> bool {
         }
         Err(failure) => assert_eq!(code, failure.code),
     }
+    delegating(data);
     if config.as_ref().is_ok_and(|config| config.socket == SOCKET && config.spool_dir() == SPOOL) {
         let (status, printed) = execute(&variables(b"DEL"), data);
         assert_eq!(error(status, &printed), 11);
     }
     config.is_ok()
+}
+
+/// The same for `dotfour-ipam`, which finds its socket and spool inside `ipam`, and nothing but what is usable.
+fn delegating(data: &[u8]) {
+    let Ok(config) = NetConf::parse_as(Role::Ipam, data) else { return };
+    let NetConf { version, socket, dns, .. } = &config;
+    assert!(socket.starts_with('/') && socket.len() < 108 && !socket.contains('\0'), "{socket:?}");
+    assert!(config.spool_dir().starts_with('/') && !config.spool_dir().contains('\0'), "{}", config.spool_dir());
+    if let Ok(written) = serde_json::from_slice::<Value>(data) {
+        let ipam = written.get("ipam").filter(|ipam| ipam.is_object()).expect("taken without an ipam");
+        assert_eq!(ipam.get("socket").and_then(Value::as_str).unwrap_or(DEFAULT_SOCKET), socket);
+    }
+    let printed = result::assigned(*version, &Assigned { addresses: Vec::new() }, *dns).expect("a result");
+    assert!(object::<Value>(&printed).get("interfaces").is_none());
 }
 
 /// Environments, as /proc/PID/environ has them: `NAME=value`, each ended by a zero byte. The exit status is 0 or 1, and
@@ -124,7 +140,7 @@ fn execute(variables: &[(&[u8], &[u8])], input: &[u8]) -> (i32, Vec<u8>) {
     let mut stdin = memory();
     stdin.write_all(input).and_then(|()| stdin.rewind()).expect("memory can be written");
     let mut stdout = memory();
-    let status = dotfour_plugin::run(variables.iter().copied(), stdin.as_fd(), stdout.as_fd(), 1);
+    let status = dotfour_plugin::run(b"dotfour", variables.iter().copied(), stdin.as_fd(), stdout.as_fd(), 1);
     let mut printed = Vec::new();
     stdout.rewind().and_then(|()| stdout.read_to_end(&mut printed)).expect("memory can be read");
     (status, printed)

@@ -16,8 +16,9 @@ use super::label::Label;
 use super::reference::is_program;
 use super::{InstallError, PLUGIN, has_content};
 
-/// What is installed. The delegating form of the plugin, `dotfour-ipam`, will be the second.
-pub const PROGRAMS: [&str; 1] = [PLUGIN];
+/// The names under which the plugin is installed: it is one program, which looks at its own name. The second one is for
+/// plugins that wire pods themselves and let Dotfour assign their addresses.
+pub const PROGRAMS: [&str; 2] = [PLUGIN, "dotfour-ipam"];
 
 /// How long another installer may take.
 const PATIENCE: Duration = Duration::from_secs(30);

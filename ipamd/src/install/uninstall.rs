@@ -16,7 +16,7 @@ use super::settings::{self, Settings};
 use super::{InstallError, has_content};
 use crate::config::{Config, MetricsTarget};
 use crate::errors::with_source;
-use crate::lease::{journal, recover};
+use crate::lease::{Identity, journal, recover};
 use crate::rules::apply::Nft;
 use crate::rules::table::TABLE;
 use crate::wiring::Janitor;
@@ -49,7 +49,7 @@ pub enum UninstallError {
         /// Its state directory.
         path: PathBuf,
     },
-    /// Pods are wired.
+    /// Pods are wired, or have addresses that another plugin has wired.
     #[error(
         "{count} pods are wired still, and could not be unwired without the plugin; \
          drain the node first, or say --force to leave them as they are"
@@ -113,7 +113,7 @@ pub fn uninstall(order: &Order<'_>) -> Result<Report, UninstallError> {
     let mut socket = Socket::open().map_err(UninstallError::Links)?;
     let found = recover::find(&socket.links()?);
     if !order.force {
-        refuse_where_in_use(order, found.pods.len())?;
+        refuse_where_in_use(order, found.pods.len() + delegated_leases(config)?)?;
     }
     let mut report = Report::default();
     remove_lists(order, &mut report)?;
@@ -138,6 +138,14 @@ pub fn uninstall(order: &Order<'_>) -> Result<Report, UninstallError> {
     }
     remove_state(config, &mut report);
     Ok(report)
+}
+
+/// How many pods have addresses that another plugin has wired: that plugin wants `dotfour-ipam` for their DEL.
+fn delegated_leases(config: &Config) -> Result<usize, UninstallError> {
+    let identity =
+        Identity::of_this_machine().map_err(InstallError::file("read", "/proc/sys/kernel/random/boot_id"))?;
+    let leases = recover::replay(&journal::remember(&config.state_dir, &identity).records).leases;
+    Ok(leases.values().filter(|lease| lease.delegated).count())
 }
 
 fn refuse_where_in_use(order: &Order<'_>, pods: usize) -> Result<(), UninstallError> {

@@ -187,8 +187,14 @@ impl World {
                 Step::Decide
             }
             Step::Decide => {
-                let wish =
-                    Wish { key: &key, pod: None, families: Families::V4, asked: PodAddresses::default(), started };
+                let wish = Wish {
+                    key: &key,
+                    pod: None,
+                    families: Families::V4,
+                    asked: PodAddresses::default(),
+                    started,
+                    delegated: false,
+                };
                 let assignment = self.pool.assign(wish, NOW);
                 if assignment != Assignment::Unswept && self.sweep.as_ref().is_some_and(|(holder, _)| *holder == number)
                 {
@@ -207,7 +213,7 @@ impl World {
                     }
                 };
                 let listed = addresses.iter().collect();
-                self.queue.push(Record::Assigned { key, pod: None, addresses: listed, started });
+                self.queue.push(Record::Assigned { key, pod: None, addresses: listed, started, delegated: false });
                 Step::Commit
             }
             Step::Sweep | Step::SweepKernel | Step::SweepEnd => self.sweep(number, step),

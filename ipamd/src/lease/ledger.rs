@@ -64,16 +64,17 @@ impl Ledger {
     /// [`Pool::assign`], on record.
     pub fn assign(&self, wish: Wish<'_>, now: Moment) -> (Assignment, Ticket) {
         let mut inner = self.lock();
-        let (key, pod, started) = (Arc::clone(wish.key), wish.pod.clone(), wish.started);
+        let (key, pod, started, delegated) = (Arc::clone(wish.key), wish.pod.clone(), wish.started, wish.delegated);
         let before = inner.pool.lease(&key).map(|lease| lease.started);
         let assignment = inner.pool.assign(wish, now);
         let ticket = match &assignment {
             Assignment::New(addresses) => {
-                inner.queue(&Record::Assigned { key, pod, addresses: addresses.iter().collect(), started })
+                let addresses = addresses.iter().collect();
+                inner.queue(&Record::Assigned { key, pod, addresses, started, delegated })
             }
             Assignment::Existing(lease) if before < Some(lease.started) => {
                 let (pod, addresses) = (lease.pod.clone(), lease.addresses.iter().collect());
-                inner.queue(&Record::Assigned { key, pod, addresses, started })
+                inner.queue(&Record::Assigned { key, pod, addresses, started, delegated })
             }
             _ => Ticket(None),
         };
@@ -217,6 +218,7 @@ pub fn snapshot(pool: &Pool) -> Vec<u8> {
             pod: lease.pod.clone(),
             addresses: lease.addresses.iter().collect(),
             started: lease.started,
+            delegated: lease.delegated,
         }
         .append_to(&mut bytes);
     }

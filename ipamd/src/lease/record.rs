@@ -48,6 +48,9 @@ pub enum Record {
         addresses: Vec<IpAddr>,
         /// When its ADD was started.
         started: Duration,
+        /// Whether another plugin wires the pod. Absent where it does not, as in files from before there was such a thing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        delegated: bool,
     },
     /// A key's addresses were released and cool down.
     Released {
@@ -164,6 +167,14 @@ mod tests {
                 pod: Some(PodName { namespace: "default".into(), name: "web-0".into() }),
                 addresses: vec!["10.240.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
                 started: Duration::from_nanos(1_234_567_890_123),
+                delegated: false,
+            },
+            Record::Assigned {
+                key: key(4),
+                pod: None,
+                addresses: vec!["10.240.0.6".parse().unwrap()],
+                started: Duration::from_nanos(7),
+                delegated: true,
             },
             Record::Released { key: key(1), since: Duration::from_secs(7) },
             Record::Cancelled { key: key(2) },

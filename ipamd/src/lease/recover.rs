@@ -1,14 +1,15 @@
 //! What kernel and journal remember of the pods that were wired before this daemon started. Pure.
 //!
 //! Links decide who has which address: a veth's host end exists exactly as long as its pod's namespace, so a link that is
-//! there is a pod that lives, and a link that is gone is a lease that is over. The journal adds what links cannot say.
+//! there is a pod that lives, and a link that is gone is a lease that is over. The journal adds what links cannot say, and
+//! decides alone about delegated leases: there never was a link of theirs.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use dotfour_datapath::link::Link;
-use dotfour_protocol::{AttachmentKey, PodName};
+use dotfour_protocol::AttachmentKey;
 
 use super::journal::Remembered;
 use super::record::Record;
@@ -46,8 +47,8 @@ pub fn find(links: &[Link]) -> Found {
 /// A journal's records, played through to their end.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
-    /// Who held what, under which name, since when.
-    pub leases: HashMap<Arc<AttachmentKey>, (PodAddresses, Option<PodName>, Moment)>,
+    /// Who held what. No link is known.
+    pub leases: HashMap<Arc<AttachmentKey>, Lease>,
     /// Since when an address rests.
     pub cooling: HashMap<IpAddr, Moment>,
     /// DELs that came before their ADD.
@@ -67,17 +68,18 @@ pub fn replay(records: &[Record]) -> Replayed {
     for record in records {
         match record {
             Record::Header { .. } => {}
-            Record::Assigned { key, pod, addresses, started } => {
-                let held: PodAddresses = addresses.iter().copied().collect();
-                for address in held.iter() {
+            Record::Assigned { key, pod, addresses, started, delegated } => {
+                let addresses: PodAddresses = addresses.iter().copied().collect();
+                for address in addresses.iter() {
                     state.cooling.remove(&address);
                 }
                 state.ended.remove(key);
-                state.leases.insert(Arc::clone(key), (held, pod.clone(), *started));
+                let (pod, started, delegated) = (pod.clone(), *started, *delegated);
+                state.leases.insert(Arc::clone(key), Lease { pod, addresses, link: None, started, delegated });
             }
             Record::Released { key, since } => {
-                if let Some((held, ..)) = state.leases.remove(key) {
-                    state.cooling.extend(held.iter().map(|address| (address, *since)));
+                if let Some(held) = state.leases.remove(key) {
+                    state.cooling.extend(held.addresses.iter().map(|address| (address, *since)));
                 }
                 // The DEL behind it came before.
                 state.remember(key, *since);
@@ -97,7 +99,7 @@ pub fn replay(records: &[Record]) -> Replayed {
 /// What [`restore`] did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// How many pods have their lease again.
+    /// How many pods have their lease again, whoever has wired them.
     pub pods: usize,
     /// Leases of the journal whose pod is gone; their addresses cool down from now.
     pub collected: Vec<Arc<AttachmentKey>>,
@@ -113,21 +115,26 @@ pub fn restore(pool: &mut Pool, found: &Found, remembered: &Remembered, nic: u32
         let key = Arc::new(tag.key.clone());
         // What the journal says of the key counts only if it means the same addresses.
         let (pod, started) = match journal.leases.remove(&key) {
-            Some((addresses, pod, started)) if addresses == tag.addresses => (pod, started),
+            Some(lease) if lease.addresses == tag.addresses => (lease.pod, lease.started),
             _ => (None, Moment::ZERO),
         };
-        let lease = Lease { pod, addresses: tag.addresses, link: Some(link.clone()), started };
+        let lease = Lease { pod, addresses: tag.addresses, link: Some(link.clone()), started, delegated: false };
+        adopt(pool, &key, lease, nic, &mut restored);
+    }
+    // In the order of their keys, so that a journal always comes to the same.
+    let (delegated, ended): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        journal.leases.into_iter().partition(|(_, lease)| lease.delegated);
+    for (key, lease) in delegated {
         adopt(pool, &key, lease, nic, &mut restored);
     }
 
     // In the order of the moments, which is the order in which they are lent again.
     let mut cooling: BTreeSet<(Moment, IpAddr)> =
         journal.cooling.iter().map(|(address, since)| (*since, *address)).collect();
-    for (key, (addresses, ..)) in journal.leases {
-        cooling.extend(addresses.iter().map(|address| (now, address)));
+    for (key, lease) in ended {
+        cooling.extend(lease.addresses.iter().map(|address| (now, address)));
         restored.collected.push(key);
     }
-    restored.collected.sort();
     for (since, address) in cooling {
         // A moment in the future is not of this boot's clock.
         pool.cool(address, since.min(now));
@@ -138,7 +145,7 @@ pub fn restore(pool: &mut Pool, found: &Found, remembered: &Remembered, nic: u32
         pool.remember_del(key, at, now);
     }
     // Something was recorded that is lost. Any address may have been released a moment ago, so all rest.
-    if remembered.incomplete && !found.pods.is_empty() {
+    if remembered.incomplete && pool.counts().assigned > 0 {
         let free: Vec<IpAddr> = pool.free().collect();
         free.into_iter().for_each(|address| pool.cool(address, now));
         restored.findings.push("the journal is incomplete; every address that is not in use cools down first".into());
@@ -147,7 +154,7 @@ pub fn restore(pool: &mut Pool, found: &Found, remembered: &Remembered, nic: u32
 }
 
 fn adopt(pool: &mut Pool, key: &Arc<AttachmentKey>, lease: Lease, nic: u32, restored: &mut Restored) {
-    let addresses = lease.addresses;
+    let (addresses, delegated) = (lease.addresses, lease.delegated);
     let listed = || addresses.iter().map(|address| address.to_string()).collect::<Vec<_>>().join(" and ");
     match pool.adopt(key, lease, nic) {
         Adoption::Adopted => restored.pods += 1,
@@ -160,9 +167,10 @@ fn adopt(pool: &mut Pool, key: &Arc<AttachmentKey>, lease: Lease, nic: u32, rest
         Adoption::Conflict(owner) => {
             // Its other address, if it has one, is in use as well; the owner's is not touched by this.
             for address in addresses.iter() {
-                pool.quarantine(address, format!("on a link of {key}, which has no lease"));
+                pool.quarantine(address, format!("claimed by {key}, which has no lease"));
             }
-            restored.findings.push(format!("{key} claims {}, which is {owner}'s; its link is left alone", listed()));
+            let whose = if delegated { "its pod" } else { "its link" };
+            restored.findings.push(format!("{key} claims {}, which is {owner}'s; {whose} is left alone", listed()));
         }
         Adoption::SecondLease(_) => {
             for address in addresses.iter() {

@@ -37,6 +37,8 @@ pub const BUCKETS: [f64; 20] = [
 pub enum Verb {
     /// CNI ADD.
     Add,
+    /// CNI ADD of `dotfour-ipam`, for a pod that another plugin wires.
+    Assign,
     /// CNI DEL.
     Del,
     /// CNI CHECK.
@@ -56,6 +58,7 @@ impl Verb {
     pub fn of(request: &Result<Request, Failure>) -> Self {
         match request.as_ref().map(|request| &request.call) {
             Ok(Call::Add(_)) => Verb::Add,
+            Ok(Call::Assign(_)) => Verb::Assign,
             Ok(Call::Del(_)) => Verb::Del,
             Ok(Call::Check(_)) => Verb::Check,
             Ok(Call::Gc(_)) => Verb::Gc,
@@ -68,6 +71,7 @@ impl Verb {
     const fn name(self) -> &'static str {
         match self {
             Verb::Add => "add",
+            Verb::Assign => "assign",
             Verb::Del => "del",
             Verb::Check => "check",
             Verb::Gc => "gc",
@@ -185,7 +189,7 @@ impl Metrics {
         let first = match verb {
             Verb::Add => 0,
             Verb::Del => 2,
-            Verb::Check | Verb::Gc | Verb::Ready | Verb::Status | Verb::Unknown => return false,
+            Verb::Assign | Verb::Check | Verb::Gc | Verb::Ready | Verb::Status | Verb::Unknown => return false,
         };
         let total = phases.total();
         if let Some(histogram) = self.call_durations.at(first + usize::from(result != OK)) {

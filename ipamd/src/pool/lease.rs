@@ -55,6 +55,8 @@ pub struct Lease {
     pub link: Option<HostLink>,
     /// When the ADD was started that made it; zero where that is not known.
     pub started: Moment,
+    /// Whether another plugin wires the pod, so that there never is a link.
+    pub delegated: bool,
 }
 
 /// A pod's link on the node.

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dotfour_protocol::{AttachmentKey, PoolCounts};
+use ipnet::IpNet;
 
 pub use eligible::{Exclusion, ExclusionReason, PoolAddress, eligible};
 pub use lease::{HostLink, Lease, PodAddresses};
@@ -131,6 +132,8 @@ pub struct Pool {
     by_address: Map<IpAddr, usize>,
     leases: Map<Arc<AttachmentKey>, Held>,
     groups: Vec<Group>,
+    /// The subnets that a view has had. Few, and never forgotten: an address in use may outlive the view that had it.
+    subnets: Vec<IpNet>,
     /// Cooling addresses, the one released first at the head.
     cooling: Queue,
     assigned: usize,
@@ -149,6 +152,7 @@ impl Pool {
             by_address: Map::default(),
             leases: Map::default(),
             groups: Vec::new(),
+            subnets: Vec::new(),
             cooling: Queue::default(),
             assigned: 0,
             reserved: 0,
@@ -161,6 +165,9 @@ impl Pool {
     /// Assigns the addresses that have been free longest, all of one NIC. A key that holds a lease keeps it.
     pub fn assign(&mut self, wish: Wish<'_>, now: Moment) -> Assignment {
         if let Some(held) = self.leases.get_mut(wish.key) {
+            if held.lease.delegated != wish.delegated {
+                return Assignment::HeldOtherwise;
+            }
             // The lease is this ADD's from now on: a DEL from before it has no say any more.
             held.lease.started = held.lease.started.max(wish.started);
             return Assignment::Existing(held.lease.clone());
@@ -178,7 +185,8 @@ impl Pool {
             addresses = addresses.with(self.set_state(slot, State::Assigned(Arc::clone(wish.key))));
         }
         self.tombstones.remove(wish.key);
-        let lease = Lease { pod: wish.pod, addresses, link: None, started: wish.started };
+        let Wish { pod, started, delegated, .. } = wish;
+        let lease = Lease { pod, addresses, link: None, started, delegated };
         self.leases.insert(Arc::clone(wish.key), Held { lease, slots });
         Assignment::New(addresses)
     }
@@ -372,6 +380,12 @@ impl Pool {
     /// The state of an address; `None` if it is not in the pool.
     pub fn state(&self, address: IpAddr) -> Option<&State> {
         self.by_address.get(&address).and_then(|&slot| self.slots.get(slot)).map(|entry| &entry.state)
+    }
+
+    /// The subnet that an address is from: the smallest, should one be inside another.
+    pub fn subnet_of(&self, address: IpAddr) -> Option<IpNet> {
+        let of = self.subnets.iter().filter(|subnet| subnet.contains(&address));
+        of.max_by_key(|subnet| subnet.prefix_len()).copied()
     }
 
     /// The pod that holds an address.

@@ -58,6 +58,8 @@ pub struct Wish<'a> {
     pub asked: PodAddresses,
     /// When the ADD was started.
     pub started: Moment,
+    /// Whether another plugin wires the pod.
+    pub delegated: bool,
 }
 
 /// What came of [`Pool::assign`](super::Pool::assign).
@@ -67,6 +69,8 @@ pub enum Assignment {
     New(PodAddresses),
     /// The key held a lease already; nothing changed.
     Existing(Lease),
+    /// The key holds a lease already, whose pod somebody else wires than this one's; nothing changed.
+    HeldOtherwise,
     /// Nothing is free, and what has rested long enough was not swept since, or is being swept. Sweep it, and ask again.
     Unswept,
     /// No address of a wanted family is free.

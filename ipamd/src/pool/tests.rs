@@ -83,11 +83,11 @@ fn pool_of(range: impl IntoIterator<Item = u8>) -> Pool {
 
 fn lease(n: u8) -> Lease {
     let link = Some(HostLink { index: 7, name: "azv7".into() });
-    Lease { pod: None, addresses: address(n).into(), link, started: Moment::ZERO }
+    Lease { pod: None, addresses: address(n).into(), link, started: Moment::ZERO, delegated: false }
 }
 
 fn wish(key: &Arc<AttachmentKey>, started: Moment) -> Wish<'_> {
-    Wish { key, pod: None, families: Families::V4, asked: PodAddresses::default(), started }
+    Wish { key, pod: None, families: Families::V4, asked: PodAddresses::default(), started, delegated: false }
 }
 
 /// A wish of the moment, for any IPv4 address.
@@ -540,4 +540,30 @@ proptest! {
             prop_assert_eq!(pool.counts().total, usize::from(size));
         }
     }
+}
+
+#[test]
+fn a_lease_is_for_whoever_wires_the_pod_and_for_nobody_else() {
+    for first in [false, true] {
+        let mut pool = pool_of(5..=9);
+        let (key, later) = (key(0), Duration::from_secs(9));
+        let ask = |pool: &mut Pool, delegated, at| pool.assign(Wish { delegated, ..wish(&key, at) }, at);
+        assert_eq!(ask(&mut pool, first, Moment::ZERO), new(5));
+        assert_eq!(ask(&mut pool, !first, later), Assignment::HeldOtherwise);
+        assert_eq!(pool.lease(&key).map(|lease| (lease.delegated, lease.started)), Some((first, Moment::ZERO)));
+        assert!(matches!(ask(&mut pool, first, later), Assignment::Existing(lease) if lease.started == later));
+        pool.check();
+    }
+}
+
+#[test]
+fn an_address_is_of_the_smallest_subnet_that_was_ever_seen_around_it() {
+    let mut pool = Pool::new(REST);
+    let offered = |n: u8, subnet: &str| PoolAddress { address: address(n), subnet: subnet.parse().unwrap(), nic: NIC };
+    assert_eq!(pool.subnet_of(address(5)), None);
+    pool.apply_view(&[offered(5, "10.240.0.0/16"), offered(70, "10.240.0.64/26")]);
+    pool.apply_view(&[]);
+    assert_eq!(pool.subnet_of(address(5)), Some("10.240.0.0/16".parse().unwrap()));
+    assert_eq!(pool.subnet_of(address(70)), Some("10.240.0.64/26".parse().unwrap()));
+    assert_eq!(pool.subnet_of(v6(5)), None);
 }

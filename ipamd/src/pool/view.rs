@@ -29,7 +29,10 @@ impl Pool {
                 entry.missed_views = entry.missed_views.saturating_add(1);
             }
         }
-        for PoolAddress { address, nic, .. } in view {
+        for PoolAddress { address, subnet, nic } in view {
+            if !self.subnets.contains(subnet) {
+                self.subnets.push(*subnet);
+            }
             let slot = match self.by_address.get(address) {
                 Some(&slot) => slot,
                 None => {

@@ -8,11 +8,12 @@ use dotfour_datapath::Socket;
 use dotfour_protocol::{Add, Attachment, AttachmentKey, PodAddress, PodName, Reply, Route};
 use tracing::{error, info};
 
+use super::order::{Leased, Order};
 use super::{Node, Reason, now, tell};
 use crate::caller::Caller;
 use crate::errors::AddError;
 use crate::metrics::Phase;
-use crate::pool::{Assignment, Lease, PodAddresses, Wish};
+use crate::pool::{Lease, PodAddresses};
 use crate::wiring::Wirer;
 use crate::wiring::names::{HOST_MAC, gateway_for};
 use crate::wiring::shape::End;
@@ -54,56 +55,28 @@ pub(super) fn answer(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &N
 }
 
 fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &mut Wirer) -> Result<Added, AddError> {
-    let started = add.started_ns.map_or_else(now, Duration::from_nanos);
-    caller.phases.dialled(add.started_ns.map(Duration::from_nanos));
-    let (key, pod) = (Arc::new(add.key), add.pod);
-    let networks = &node.served.networks;
-    if !networks.is_empty() && !networks.contains(&key.network) {
-        return Err(AddError::UnknownNetwork { network: key.network.clone(), served: networks.clone() });
-    }
+    let order = Order::take(add, false, caller, node)?;
     let netns = netns.ok_or(AddError::NoNamespace)?;
-    let _entered = node.gate.enter(&key);
-    caller.phases.enter(Phase::Assign);
-    // Calls may have waited in line for long. What nobody waits for is not worth a pod's wiring.
-    if !caller.waits() {
-        return Err(AddError::CallerGone);
-    }
+    let _entered = node.gate.enter(&order.key);
     let begun = Instant::now();
-
-    let asked: PodAddresses = add.asked.into_iter().collect();
-    let wish = || Wish { key: &key, pod: pod.clone(), families: node.families, asked, started };
-    let (assignment, ticket) = node.sweeper.assign(wish, &node.ledger, &node.metrics);
-    let addresses = match assignment {
-        Assignment::New(addresses) => addresses,
-        Assignment::Existing(lease) => {
-            caller.phases.enter(Phase::Record);
-            node.ledger.commit(ticket)?;
-            if let Some(other) = asked.iter().find(|asked| !lease.addresses.iter().any(|held| held == *asked)) {
-                return Err(AddError::AskedOther(other));
-            }
+    let addresses = match order.lease(caller, node)? {
+        Leased::New(addresses) => addresses,
+        Leased::Existing(lease) => {
             caller.phases.enter(Phase::PodBatch);
-            let attachment = confirm(&key, &lease, netns.as_fd(), node, wirer)?;
-            return Ok(Added { key, attachment, new: None, _netns: netns });
+            let attachment = confirm(&order.key, &lease, netns.as_fd(), node, wirer)?;
+            return Ok(Added { key: order.key, attachment, new: None, _netns: netns });
         }
-        // Other calls were quicker, again and again.
-        Assignment::Unswept => return Err(AddError::Exhausted(node.ledger.pool().counts())),
-        Assignment::Exhausted(counts) => return Err(AddError::Exhausted(counts)),
-        Assignment::AskedUnknown(address) => return Err(AddError::AskedUnknown(address)),
-        Assignment::AskedTaken(address) => return Err(AddError::AskedTaken(address)),
-        Assignment::Overtaken => return Err(AddError::Overtaken),
     };
-    let plan = node.plan(&key, pod.as_ref(), addresses);
-    caller.phases.enter(Phase::Record);
-    let recorded = node.ledger.commit(ticket).map_err(AddError::from);
+    let plan = node.plan(&order.key, order.pod.as_ref(), addresses);
     let renamed = |key: &AttachmentKey, link| node.ledger.pool().rename_link(key, link);
-    let wired = match recorded.and_then(|()| Ok(wirer.wire(&plan, netns.as_fd(), &caller.phases, renamed)?)) {
+    let wired = match wirer.wire(&plan, netns.as_fd(), &caller.phases, renamed) {
         Ok(wired) => wired,
         Err(e) => {
-            // If this is not recorded either, the next start finds a lease without a link and collects it.
-            let _ = node.ledger.commit(node.ledger.cancel(&key));
-            return Err(e);
+            order.cancel(node);
+            return Err(e.into());
         }
     };
+    let Order { key, pod, .. } = order;
     let link = node.ledger.pool().set_link(&key, wired.link);
     let attachment = attachment(link.name, wired.pod);
     let new = New { pod, addresses, took: begun.elapsed(), _leftovers: wired.leftovers };

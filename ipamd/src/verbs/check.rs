@@ -1,4 +1,4 @@
-//! CHECK: whether everything is as ADD made it.
+//! CHECK: whether everything is as ADD made it. Of a pod that another plugin has wired, that is its lease.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -17,15 +17,16 @@ pub(super) fn check(check: Check, netns: Option<OwnedFd>, node: &Node, wirer: &m
 }
 
 fn compare(check: Check, netns: Option<OwnedFd>, node: &Node, wirer: &mut Wirer) -> Result<(), Failure> {
-    let Check { key, addresses } = check;
-    let netns = netns.ok_or_else(|| {
+    let Check { key, addresses, delegated } = check;
+    if netns.is_none() && !delegated {
         let next_step = "install the plugin and the daemon from the same release";
-        Failure::new(Cause::ProtocolMismatch, "no network namespace came with the CHECK", next_step)
-    })?;
+        return Err(Failure::new(Cause::ProtocolMismatch, "no network namespace came with the CHECK", next_step));
+    }
     // No ADD or DEL of this attachment changes what is looked at.
     let _entered = node.gate.enter(&key);
     let lease = node.ledger.pool().lease(&key).cloned();
-    let Some((lease, link)) = lease.and_then(|lease| lease.link.clone().map(|link| (lease, link))) else {
+    // One that is just being wired is none yet.
+    let Some(lease) = lease.filter(|lease| lease.delegated == delegated && (delegated || lease.link.is_some())) else {
         return Err(Failure::new(
             Cause::UnknownContainer,
             format!("{key} has no attachment on this node"),
@@ -39,8 +40,9 @@ fn compare(check: Check, netns: Option<OwnedFd>, node: &Node, wirer: &mut Wirer)
             "pass the result of the ADD; if that is what it said, delete the pod and let it be made again",
         ));
     }
+    let (Some(link), Some(netns)) = (&lease.link, netns) else { return Ok(()) };
     let plan = node.plan(&key, lease.pod.as_ref(), lease.addresses);
-    wirer.check(&plan, &link, netns.as_fd()).map_err(|e| match &e {
+    wirer.check(&plan, link, netns.as_fd()).map_err(|e| match &e {
         CheckError::NotANamespace(_) => Failure::new(
             Cause::InvalidNamespace,
             with_source(&e),

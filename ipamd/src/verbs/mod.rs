@@ -1,10 +1,12 @@
 //! The calls, one file each, and what they share.
 
 mod add;
+mod assign;
 mod check;
 mod del;
 mod gate;
 mod gc;
+mod order;
 mod status;
 
 use std::collections::BTreeSet;
@@ -157,6 +159,7 @@ impl Node {
 pub fn answer(question: Question, caller: &Caller, node: &Node, wirer: &mut Wirer) {
     match question.request.map(|request| request.call) {
         Ok(Call::Add(add)) => add::answer(add, question.netns, caller, node, wirer),
+        Ok(Call::Assign(add)) => assign::answer(add, caller, node, wirer),
         Ok(Call::Del(del)) => del::answer(del, caller, node, wirer),
         Ok(Call::Check(check)) => tell(caller, &check::check(check, question.netns, node, wirer)),
         Ok(Call::Gc(gc)) => tell(caller, &gc::gc(gc, node, wirer)),

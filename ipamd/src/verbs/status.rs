@@ -20,8 +20,8 @@ pub(super) fn status(question: &Status, node: &Node) -> NodeStatus {
                 let addresses: Vec<IpAddr> = lease.addresses.iter().collect();
                 let first = *addresses.first()?;
                 let host_ifname = lease.link.as_ref().map(|link| link.name.clone()).unwrap_or_default();
-                let key = AttachmentKey::clone(key);
-                Some((first, AttachmentStatus { key, pod: lease.pod.clone(), addresses, host_ifname }))
+                let (key, pod, delegated) = (AttachmentKey::clone(key), lease.pod.clone(), lease.delegated);
+                Some((first, AttachmentStatus { key, pod, addresses, host_ifname, delegated }))
             })
             .filter(|(first, _)| question.after.is_none_or(|after| *first > after))
             .collect();

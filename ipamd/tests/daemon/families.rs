@@ -182,7 +182,7 @@ fn a_check_compares_both_families() {
     let pod = Netns::create().unwrap();
     let attachment = node.add(&key("a"), "web-0", pod.as_fd()).unwrap();
     let addresses = attachment.addresses.iter().map(|address| address.address.addr()).collect();
-    let check = Call::Check(Check { key: key("a"), addresses });
+    let check = Call::Check(Check { key: key("a"), addresses, delegated: false });
     assert_eq!(node.call(check.clone(), Some(pod.as_fd())), Reply::Checked);
     ip(&pod, &["-6", "route", "del", "default"]);
     let Reply::Failed(failure) = node.call(check, Some(pod.as_fd())) else { panic!() };

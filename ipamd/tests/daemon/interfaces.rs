@@ -25,7 +25,7 @@ fn ip(netns: &Netns, arguments: &str) -> String {
 
 fn check(node: &Node, ifname: &str, attachment: &Attachment, pod: &Netns) -> Reply {
     let addresses = attachment.addresses.iter().map(|address| address.address.addr()).collect();
-    node.call(Call::Check(Check { key: key_of(ifname), addresses }), Some(pod.as_fd()))
+    node.call(Call::Check(Check { key: key_of(ifname), addresses, delegated: false }), Some(pod.as_fd()))
 }
 
 /// Asks every address of an attachment from the node, whose packets are answered only if they find the way back: the

@@ -3,6 +3,7 @@
 // Clippy allows these in test functions only, not in what test functions share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod delegated;
 mod families;
 mod interfaces;
 mod leases;

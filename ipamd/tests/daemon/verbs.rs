@@ -15,7 +15,7 @@ use crate::support::{Node, address, eventually, key};
 const LONG_AGO: Duration = Duration::from_secs(61);
 
 fn check(node: &Node, id: &str, addresses: Vec<IpAddr>, pod: &Netns) -> Result<(), Failure> {
-    match node.call(Call::Check(Check { key: key(id), addresses }), Some(pod.as_fd())) {
+    match node.call(Call::Check(Check { key: key(id), addresses, delegated: false }), Some(pod.as_fd())) {
         Reply::Checked => Ok(()),
         Reply::Failed(failure) => Err(failure),
         other => panic!("{other:?}"),
@@ -101,7 +101,9 @@ fn check_refuses_what_add_did_not_make() {
     assert!(failure.message.contains("10.240.0.5, which prevResult does not name"), "{failure}");
     let failure = check(&node, "c1", held.clone(), &other).unwrap_err();
     assert!(failure.message.starts_with("the link eth0 is missing in the pod's namespace"), "{failure}");
-    let Reply::Failed(failure) = node.call(Call::Check(Check { key: key("c1"), addresses: held }), None) else {
+    let Reply::Failed(failure) =
+        node.call(Call::Check(Check { key: key("c1"), addresses: held, delegated: false }), None)
+    else {
         panic!("a CHECK without a namespace passed");
     };
     assert_eq!(failure.cause, "protocol-mismatch");

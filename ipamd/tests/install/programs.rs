@@ -74,7 +74,7 @@ fn no_exec_fails_in(execs: usize) {
     let replaced = replaced.into_inner();
     println!("{} execs under {replaced} replacements", started.into_inner());
     assert!(replaced >= REPLACEMENTS, "the program was replaced {replaced} times only");
-    assert_eq!(names(&bin_dir), ["dotfour"]);
+    assert_eq!(names(&bin_dir), ["dotfour", "dotfour-ipam"]);
 }
 
 #[test]
@@ -133,10 +133,12 @@ fn a_read_only_directory_serves_if_the_program_is_in_it_and_is_one_clear_error_o
     fails(sealed("/deeper"), "is not there yet");
     put_program(&bin_dir.join("dotfour"), b"#!/bin/sh\n");
     fails(sealed(""), "another one than this release's");
-    put_program(&bin_dir.join("dotfour"), &fs::read(plugin()).unwrap());
+    for name in ["dotfour", "dotfour-ipam"] {
+        put_program(&bin_dir.join(name), &fs::read(plugin()).unwrap());
+    }
     let output = sealed("");
     assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("nothing was written"), "{}", said(&output));
+    assert_eq!(said(&output).matches("nothing was written").count(), 2, "{}", said(&output));
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn what_a_killed_installer_left_is_removed_and_what_is_missing_is_told() {
     let output = install(bin_dir, &plugin()).output().unwrap();
     let text = said(&output);
     assert!(output.status.success(), "{text}");
-    assert_eq!(names(bin_dir), ["dotfour", "loopback"]);
+    assert_eq!(names(bin_dir), ["dotfour", "dotfour-ipam", "loopback"]);
     assert!(text.contains("has no portmap") && text.contains("containernetworking-plugins"), "{text}");
     assert!(!text.contains("has no loopback"), "{text}");
 }

@@ -23,14 +23,21 @@ fn ledger(directory: &Path, size: u8) -> Ledger {
 }
 
 fn wish(key: &Arc<AttachmentKey>) -> Wish<'_> {
-    Wish { key, pod: None, families: Families::V4, asked: PodAddresses::default(), started: Duration::ZERO }
+    Wish {
+        key,
+        pod: None,
+        families: Families::V4,
+        asked: PodAddresses::default(),
+        started: Duration::ZERO,
+        delegated: false,
+    }
 }
 
 fn on_file(directory: &Path) -> HashMap<Arc<AttachmentKey>, IpAddr> {
     let remembered = remember(directory, &identity());
     assert!(!remembered.incomplete, "{remembered:?}");
     let leases = replay(&remembered.records).leases;
-    leases.into_iter().map(|(key, (addresses, ..))| (key, addresses.iter().next().unwrap())).collect()
+    leases.into_iter().map(|(key, lease)| (key, lease.addresses.iter().next().unwrap())).collect()
 }
 
 fn in_pool(ledger: &Ledger) -> HashMap<Arc<AttachmentKey>, IpAddr> {

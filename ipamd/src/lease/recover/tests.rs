@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use dotfour_protocol::PodName;
 use proptest::prelude::*;
 
 use super::*;
@@ -71,6 +72,7 @@ fn the_journal_gives_a_link_its_pod_s_name_and_a_rest_its_beginning() {
         pod,
         addresses: vec![address(last)],
         started: Duration::from_secs(1),
+        delegated: false,
     };
     let records = vec![
         assigned(1, 5, Some(pod.clone())),
@@ -100,6 +102,7 @@ fn what_the_journal_says_of_a_key_with_other_addresses_is_not_believed() {
         pod: Some(PodName { namespace: "old".into(), name: "old".into() }),
         addresses: vec![address(8)],
         started: Duration::from_secs(1),
+        delegated: false,
     };
     let found = find(&[link(70, "azv1", "dotfour/1 eth0 10.240.0.5 azure c1", 0)]);
     restore(&mut pool, &found, &complete(vec![stale]), NIC, Duration::from_secs(10));
@@ -122,6 +125,58 @@ fn after_a_lost_journal_all_that_is_not_in_use_rests_first() {
 }
 
 #[test]
+fn a_delegated_lease_needs_no_link_and_gives_way_to_one() {
+    let delegated = |n: u8, last: u8| Record::Assigned {
+        key: key(n),
+        pod: None,
+        addresses: vec![address(last)],
+        started: Duration::from_secs(1),
+        delegated: true,
+    };
+    let now = Duration::from_secs(10);
+    let mut pool = pool(4);
+    let records = vec![
+        delegated(1, 5),
+        delegated(2, 6),
+        Record::Released { key: key(2), since: Duration::from_secs(9) },
+        delegated(3, 7),
+        delegated(4, 99),
+    ];
+    let link = find(&[link(70, "azv1", "dotfour/1 eth0 10.240.0.7 azure c9", 0)]);
+    let restored = restore(&mut pool, &link, &complete(records), NIC, now);
+    assert!(restored.collected.is_empty(), "{:?}", restored.collected);
+    assert_eq!(restored.pods, 3);
+    assert_eq!(restored.findings.len(), 2, "{:?}", restored.findings);
+    assert!(restored.findings.iter().any(|finding| finding.contains("its pod is left alone")));
+    let held = |n| pool.lease(&key(n)).map(|lease| (lease.delegated, lease.addresses));
+    assert_eq!(held(1), Some((true, address(5).into())));
+    assert_eq!(held(3), None, "a living link has its address");
+    assert_eq!(held(4), Some((true, address(99).into())), "the source does not report it any more");
+    assert_eq!(held(9), Some((false, address(7).into())));
+    pool.check();
+    // A journal that is written anew says the same.
+    let again = complete(read(&snapshot(&pool)).records);
+    let mut once_more = super::tests::pool(4);
+    restore(&mut once_more, &link, &again, NIC, now);
+    assert_eq!(once_more.lease(&key(1)), pool.lease(&key(1)));
+}
+
+#[test]
+fn after_a_damaged_journal_all_rests_first_if_a_delegated_lease_is_left() {
+    let record = Record::Assigned {
+        key: key(1),
+        pod: None,
+        addresses: vec![address(5)],
+        started: Duration::from_secs(1),
+        delegated: true,
+    };
+    let damaged = Remembered { incomplete: true, ..complete(vec![record]) };
+    let mut pool = pool(4);
+    restore(&mut pool, &Found::default(), &damaged, NIC, Duration::from_secs(10));
+    assert_eq!((pool.counts().assigned, pool.counts().free, pool.counts().cooling), (1, 0, 3));
+}
+
+#[test]
 fn moments_of_the_future_count_as_now() {
     let mut pool = pool(1);
     let records = vec![Record::Cooling { address: address(5), since: Duration::from_secs(10_000_000) }];
@@ -130,7 +185,7 @@ fn moments_of_the_future_count_as_now() {
 }
 
 fn wish(key: &Arc<AttachmentKey>, started: Moment) -> Wish<'_> {
-    Wish { key, pod: None, families: Families::V4, asked: PodAddresses::default(), started }
+    Wish { key, pod: None, families: Families::V4, asked: PodAddresses::default(), started, delegated: false }
 }
 
 /// A pool whose changes are recorded as the ledger records them, and the links that the kernel would have.
@@ -172,7 +227,7 @@ impl Run {
             _ => return,
         };
         let listed = addresses.iter().collect();
-        Record::Assigned { key: Arc::clone(&key), pod: None, addresses: listed, started: self.now }
+        Record::Assigned { key: Arc::clone(&key), pod: None, addresses: listed, started: self.now, delegated: false }
             .append_to(&mut self.journal);
         if new {
             let index = 1_000 + u32::from(n);

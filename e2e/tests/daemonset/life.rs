@@ -56,7 +56,7 @@ pub(crate) fn life(ground: &Ground) -> Outcome {
     assert_eq!(forwarding(&node)?, "1", "the sysctl was not written through the mount");
     await_network(&mut machine)?;
     for (directory, expected) in [
-        (machine.containerd.bin_dir(), vec!["dotfour", "loopback", "portmap"]),
+        (machine.containerd.bin_dir(), vec!["dotfour", "dotfour-ipam", "loopback", "portmap"]),
         (machine.containerd.conf_dir(), vec!["10-dotfour.conflist"]),
     ] {
         let names = names(&directory)?;

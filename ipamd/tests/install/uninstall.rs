@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use dotfour_datapath::Netns;
+use dotfour_protocol::{Add, Call, Reply};
 use rustix::process::Signal;
 
 use super::*;
@@ -165,4 +166,19 @@ fn what_cannot_be_removed_is_named_and_the_rest_goes() {
     let text = said(&output);
     assert!(text.contains("bin/dotfour stays: Read-only file system"), "{text}");
     assert!(names(&host.path("net.d")).is_empty() && !host.path("state").exists(), "{text}");
+}
+
+#[test]
+fn pods_that_another_plugin_has_wired_keep_the_program_that_their_del_needs() {
+    let (host, daemon) = Host::new().installed();
+    let add = Add { key: key("c1"), pod: None, started_ns: None, asked: Vec::new() };
+    assert!(matches!(host.node.call(Call::Assign(add), None), Reply::Assigned(_)));
+    daemon.stop();
+    host.refused("1 pods are wired still");
+    let daemon = host.node.start(&host.config);
+    host.node.del(&key("c1"));
+    daemon.stop();
+    let output = host.uninstall(&[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(names(&host.path("bin")), ["loopback"]);
 }

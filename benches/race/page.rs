@@ -57,8 +57,9 @@ const HOW: &str = "\
   libcni has them. Sandboxes are network namespaces made beforehand, each used once. The caller has entered the node's
   namespace, and makes processes with posix_spawn.
 - Everybody has a node of their own, all in namespaces of one machine. In a round everybody adds a pod, then everybody
-  deletes theirs, in an order that changes from round to round. A ratio is the median of the rounds' own ratios, so what
-  changes on the machine from one round to the next drops out.
+  deletes theirs, in orders by which everybody is behind everybody else equally often, for behind a large program the
+  caches are cold. A ratio is the median of the rounds' own ratios, so what changes on the machine from one round to the
+  next drops out.
 - After each DEL the race waits until the pod's link is gone, and after each 25 rounds until the kernel has taken the
   sandboxes apart: what somebody leaves to later shall not be paid by others. In a burst it is part of the race.
 - The floor's kernel work is that of Dotfour's daemon: the pair of links with tag, route and neighbour on the node;
@@ -68,7 +69,8 @@ const HOW: &str = "\
   charged to DEL. What the kernel does on its own account is nobody's.
 - Forwarding is measured with two pods of everybody, between them and to the address of a further node, through the
   node's NIC and the fabric. All pods' addresses are secondary addresses of their node's NIC, so the fabric treats
-  everybody alike; nobody masquerades. TCP, MTU 1500, plain sockets: one end writes 128 KiB at a time and the other reads,
+  everybody alike. Dotfour has its rules in force, and connections tracked for them; ptp and bridge have none (`ipMasq:
+  false`). TCP, MTU 1500, plain sockets: one end writes 128 KiB at a time and the other reads,
   or one byte goes there and one comes back. Both ends of a connection are on one processor, the several streams on as
   many as there are, so neither the scheduler's choice nor waking another processor is part of it. In a round everybody
   has a short turn for each measurement, one right after the other; an answer's median and p99 are those of a turn, and

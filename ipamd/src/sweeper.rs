@@ -1,9 +1,9 @@
 //! The sweeper: what the node remembers of an address's connections is gone before the address is lent again.
 //!
 //! An entry of the connection table outlives its pod, and each packet of a sender that never pauses renews it: with NAT in
-//! it (a host port, a service), the sender would reach nobody, or the address's next pod. The keeper sweeps what rests
-//! again and again, the first time a moment after the DEL was answered, so that such a sender finds its way soon; and only
-//! what was swept when its rest was over is lent ([`crate::pool`]). An ADD that finds nothing else sweeps by itself.
+//! it (a host port, a service), the sender would reach nobody, or the address's next pod. The keeper sweeps what was just
+//! released again and again for two seconds, so that such a sender finds its way soon, and once more when its rest is over;
+//! only what was swept then is lent ([`crate::pool`]). An ADD that finds nothing else sweeps by itself.
 //!
 //! The lock is held over a sweep and by nobody else: whoever waits for it would have to sweep too. A sweep that the kernel
 //! refuses counts as one all the same, because a pool that lends nothing is worse than an old connection.
@@ -46,11 +46,12 @@ impl Sweeper {
         Ok(Sweeper { table, untracked_told: AtomicBool::new(false), failing: AtomicBool::new(false) })
     }
 
-    /// Sweeps every address that rests. Blocks for as long as the kernel takes to walk its table.
+    /// Sweeps those of the resting addresses for which it is time. Blocks for as long as the kernel takes to walk its table.
     pub fn sweep(&self, ledger: &Ledger, metrics: &Metrics) {
         let mut table = self.lock();
         let begun = now();
-        self.sweep_released_until(begun, &mut table, begun, ledger, metrics);
+        let addresses = ledger.pool().begin_due_sweep(begun);
+        self.sweep_these(&addresses, &mut table, begun, ledger, metrics);
         // So that counts are true without anybody's ADD.
         ledger.pool().thaw(begun);
     }
@@ -70,25 +71,25 @@ impl Sweeper {
                 return outcome;
             }
             let floor = ledger.pool().rest().floor;
-            self.sweep_released_until(begun.saturating_sub(floor), &mut table, begun, ledger, metrics);
+            let addresses = ledger.pool().begin_sweep(begun.saturating_sub(floor));
+            self.sweep_these(&addresses, &mut table, begun, ledger, metrics);
         }
         ledger.assign(wish(), now())
     }
 
-    fn sweep_released_until(
+    fn sweep_these(
         &self,
-        released: Moment,
+        addresses: &[IpAddr],
         table: &mut Option<Conntrack>,
         begun: Moment,
         ledger: &Ledger,
         metrics: &Metrics,
     ) {
-        let addresses = ledger.pool().begin_sweep(released);
         if addresses.is_empty() {
             return;
         }
-        metrics.swept(self.forget(table.as_mut(), &addresses), addresses.len());
-        ledger.pool().end_sweep(&addresses, begun);
+        metrics.swept(self.forget(table.as_mut(), addresses), addresses.len());
+        ledger.pool().end_sweep(addresses, begun);
     }
 
     fn forget(&self, table: Option<&mut Conntrack>, addresses: &[IpAddr]) -> SweepResult {

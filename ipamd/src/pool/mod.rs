@@ -45,6 +45,10 @@ pub type Moment = Duration;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
+/// How long after its release an address is swept again and again: until then those who send to it, a service's rules
+/// above all, have been told that its pod is gone.
+const FRESH: Duration = Duration::from_secs(2);
+
 /// Where one address stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
@@ -77,6 +81,13 @@ impl State {
     /// Whether this is an address that has rested for so long.
     fn has_rested(&self, rest: Duration, now: Moment) -> bool {
         matches!(self, State::Cooling { since, .. } if since.saturating_add(rest) <= now)
+    }
+
+    /// Whether this is a resting address whose connections are to be swept now.
+    fn is_due(&self, rest: Rest, now: Moment) -> bool {
+        let State::Cooling { since, swept } = self else { return false };
+        let over = |rest| self.has_rested(rest, now) && !self.is_swept(rest);
+        swept.is_none() || now.saturating_sub(*since) <= FRESH || over(rest.floor) || over(rest.cooldown)
     }
 
     /// Whether this is an address whose connections were swept after a rest of so long.
@@ -274,14 +285,26 @@ impl Pool {
     /// The resting addresses that were released no later than this. Until [`Pool::end_sweep`] says that nothing remembers
     /// their connections any more, none of them is lent.
     pub fn begin_sweep(&mut self, released_until: Moment) -> Vec<IpAddr> {
+        self.begin_sweep_of(|state| matches!(state, State::Cooling { since, .. } if *since <= released_until))
+    }
+
+    /// As [`Pool::begin_sweep`], of those resting addresses alone for which it is time: released a moment ago, while
+    /// whoever sends to them is still being told; or at the end of their rest, or of its floor, and not swept since.
+    pub fn begin_due_sweep(&mut self, now: Moment) -> Vec<IpAddr> {
+        let rest = self.rest;
+        self.begin_sweep_of(|state| state.is_due(rest, now))
+    }
+
+    fn begin_sweep_of(&mut self, wanted: impl Fn(&State) -> bool) -> Vec<IpAddr> {
         let slots: Vec<usize> = self.cooling.slots(&self.slots).collect();
         let mut addresses = Vec::with_capacity(slots.len());
         for slot in slots {
-            if let Some(Entry { address, state: State::Cooling { since, swept }, .. }) = self.slots.get_mut(slot)
-                && *since <= released_until
+            if let Some(entry) = self.slots.get_mut(slot)
+                && wanted(&entry.state)
+                && let State::Cooling { swept, .. } = &mut entry.state
             {
                 *swept = None;
-                addresses.push(*address);
+                addresses.push(entry.address);
             }
         }
         addresses

@@ -191,6 +191,33 @@ fn an_address_is_not_lent_while_a_sweep_is_under_way() {
 }
 
 #[test]
+fn a_sweep_is_due_right_after_the_release_and_at_the_ends_of_the_rest_and_not_in_between() {
+    let mut pool = pool_with(REST, 5..=5);
+    assign(&mut pool, 0, Moment::ZERO);
+    pool.release(&key(0), Moment::ZERO);
+    let second = Duration::from_secs(1);
+    let mut due = |now: Moment| {
+        let addresses = pool.begin_due_sweep(now);
+        pool.end_sweep(&addresses, now);
+        !addresses.is_empty()
+    };
+    for (now, expected) in [
+        (Moment::ZERO, true),
+        (second, true),
+        (second * 2, true),
+        (second * 3, false),
+        (FLOOR, true),
+        (FLOOR + second, false),
+        (COOLDOWN - second, false),
+        (COOLDOWN, true),
+        (COOLDOWN + second, false),
+    ] {
+        assert_eq!(due(now), expected, "{now:?}");
+    }
+    assert_eq!(assign(&mut pool, 1, COOLDOWN + second), new(5));
+}
+
+#[test]
 fn a_sweep_from_before_the_release_counts_for_nothing() {
     let mut pool = pool_with(Rest { cooldown: Duration::ZERO, floor: Duration::ZERO }, 5..=5);
     assign(&mut pool, 0, Moment::ZERO);

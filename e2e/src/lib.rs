@@ -6,6 +6,7 @@
 //! - [`driver`] is a runtime of many callers, whose pods come and go; [`views`] compares what it believes with what
 //!   daemon, kernel and fabric say.
 //! - [`transfer`] sends bytes from one namespace to another; [`dump`] lists all that plugins change on a node.
+//! - [`inside`] runs programs in a namespace.
 //! - [`containerd`] runs containerd on a node, with nothing of it visible to the machine or outliving the test.
 //! - [`cri`] makes the calls.
 //! - [`image`] makes the sandbox image, so that nothing is pulled.
@@ -20,6 +21,7 @@ pub mod cri;
 pub mod driver;
 pub mod dump;
 pub mod image;
+pub mod inside;
 pub mod program;
 pub mod transfer;
 pub mod views;

@@ -39,6 +39,7 @@ pub mod server;
 pub mod source;
 pub mod spool;
 pub mod sweeper;
+pub mod sysctl;
 pub mod takeover;
 pub mod verbs;
 pub mod watch;

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use dotfour_datapath::conntrack::Entry;
 use dotfour_datapath::{Conntrack, Netns};
+use dotfour_e2e::inside::nft;
 use dotfour_e2e::program::Failure;
 use dotfour_rig::{NodeConfig, Place, Pod, Vnet, VnetConfig};
 
 use crate::Host;
-use crate::nft::nft;
 
 /// The node's port and the pods'.
 const HOST_PORT: u16 = 5353;

@@ -1,10 +1,9 @@
 //! Pods with addresses of both families: they reach everybody, forge nothing, and no pod becomes the node's router.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::process::Command;
 use std::time::Duration;
 
-use dotfour_datapath::Netns;
+use dotfour_e2e::inside::shell;
 use dotfour_e2e::program::Failure;
 use dotfour_rig::probe::{Witness, advertise_as_router, spoof_echo};
 use dotfour_rig::runtime::Answer;
@@ -21,15 +20,6 @@ const COMPARED: usize = 60;
 
 fn ipv6_of(answer: &Answer) -> Result<Ipv6Addr, Failure> {
     Ok(answer.ipv6().ok_or("no IPv6 address")?)
-}
-
-fn shell(netns: &Netns, command: &str) -> Result<String, Failure> {
-    let output = netns.run(|| Command::new("sh").args(["-c", command]).output())??;
-    if output.status.success() {
-        Ok(String::from_utf8(output.stdout)?)
-    } else {
-        Err(format!("{command}: {}", String::from_utf8_lossy(&output.stderr)).into())
-    }
 }
 
 /// Everybody to everybody in both families, with packets as large as the links carry; and the node keeps the default route

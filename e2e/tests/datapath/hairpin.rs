@@ -8,11 +8,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use dotfour_e2e::inside::{feed, nft};
 use dotfour_e2e::program::Failure;
 use dotfour_e2e::transfer;
 use dotfour_rig::{NodeConfig, Place, Pod, Vnet, VnetConfig};
 
-use crate::nft::{feed, nft};
 use crate::{Filter, Host};
 
 /// A service's address and port; the pod's port.
@@ -48,7 +48,7 @@ impl By {
                      -A KUBE-POSTROUTING -j MARK --xor-mark 0x4000\n\
                      -A KUBE-POSTROUTING -j MASQUERADE --random-fully\nCOMMIT\n"
                 );
-                feed(node, &["iptables-restore"], &rules)
+                feed(node, &["iptables-restore"], &rules).map(drop)
             }
             (By::Iptables, None) => feed(node, &["iptables-restore"], "*nat\nCOMMIT\n"),
             (By::Nftables, Some(pod)) => {

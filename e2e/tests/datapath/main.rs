@@ -7,7 +7,6 @@ mod dual_stack;
 mod hairpin;
 mod matrix;
 mod mtu;
-mod nft;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -2,10 +2,8 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
 
-use dotfour_e2e::program::Failure;
+use dotfour_e2e::inside::{feed, nft, run};
 use dotfour_rig::Place;
 use rustix::fs::{FlockOperation, flock};
 
@@ -27,11 +25,12 @@ pub(crate) fn counts_little(place: &Place, firewall: &Firewall) -> Outcome {
     let vnet = vnet(place, "firewall")?;
     let (plain, ruled) = (Host::start(&vnet, 1)?, Host::start(&vnet, 2)?);
     plain.settle()?;
-    succeed(&ruled, &["nft", "-f", "-"], &nftables(firewall.rules))?;
-    succeed(&ruled, &["iptables-legacy-restore"], &iptables(firewall.rules))?;
+    let inside = ruled.node.netns();
+    nft(inside, &nftables(firewall.rules))?;
+    feed(inside, &["iptables-legacy-restore"], &iptables(firewall.rules))?;
     let lock = File::create(LOCK)?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-    let locked_out = run(&ruled, &["iptables-legacy", "--wait", "1", "--list-rules", "INPUT"], "")?;
+    let locked_out = run(inside, &["iptables-legacy", "--wait", "1", "--list-rules", "INPUT"], "")?;
     if locked_out.status.code() != Some(LOCKED_OUT) {
         return Err(format!("the lock is not held, or not this one: {locked_out:?}").into());
     }
@@ -61,28 +60,4 @@ fn iptables(rules: usize) -> String {
 /// Addresses for benchmarks (RFC 2544), each a little different.
 fn documentation(number: usize) -> String {
     format!("198.18.{}.{}", number / 256 % 256, number % 256)
-}
-
-fn succeed(host: &Host, command: &[&str], input: &str) -> Outcome {
-    let output = run(host, command, input)?;
-    if output.status.success() { Ok(()) } else { Err(format!("{command:?} failed: {output:?}").into()) }
-}
-
-/// Runs a program in the node's namespace.
-fn run(host: &Host, command: &[&str], input: &str) -> Result<Output, Failure> {
-    let (program, arguments) = command.split_first().ok_or("no program")?;
-    let ran = host.node.netns().run(|| {
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // One that does not read says why.
-            let _ = stdin.write_all(input.as_bytes());
-        }
-        child.wait_with_output()
-    })?;
-    Ok(ran.map_err(|e| format!("cannot run {program}: {e}"))?)
 }

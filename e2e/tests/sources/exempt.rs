@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use dotfour_e2e::inside::shell;
 use dotfour_e2e::program::{self, Failure};
 use dotfour_ipamd::wiring::names::{CONDEMNED_GROUPS, EXEMPT_GROUP, LINK_INDICES};
 use dotfour_rig::azure::WIRESERVER;
@@ -81,7 +82,7 @@ fn check(node: &Node, network: &Network, pods: &[Pod], results: &[serde_json::Va
     let links = node.links()?;
     let link = links.iter().find(|link| LINK_INDICES.contains(&link.index)).ok_or("no pod's link")?;
     let by_hand = if link.group == EXEMPT_GROUP { 0 } else { EXEMPT_GROUP };
-    let regroup = |group: u32| crate::world::shell(node.netns(), &format!("ip link set {} group {group}", link.name));
+    let regroup = |group: u32| shell(node.netns(), &format!("ip link set {} group {group}", link.name));
     regroup(by_hand)?;
     let refused = pods.iter().zip(results).any(|(pod, result)| check(pod, result).is_ok_and(|answer| answer.is_err()));
     regroup(link.group)?;

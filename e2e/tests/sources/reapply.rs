@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dotfour_datapath::Netns;
+use dotfour_e2e::inside::shell;
 use dotfour_e2e::program::Failure;
 use dotfour_rig::Place;
 use dotfour_rig::probe::{Transport, ask};
@@ -14,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::columns::{ALL, Column};
 use crate::elsewhere::Elsewhere;
-use crate::world::{PORT, World, own, shell};
+use crate::world::{PORT, World, own};
 
 /// How long an answer may take, and a re-application.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dotfour_datapath::Netns;
+use dotfour_e2e::inside::shell;
 use dotfour_e2e::program::Failure;
 use dotfour_rig::Place;
 use dotfour_rig::azure::{GATEWAY_V6, ProbeAnswer, WIRESERVER};
 use dotfour_rig::probe::{Transport, ask};
 
 use crate::columns::{ALL, Column};
-use crate::world::{NODE_PORT, PORT, World, own, shell};
+use crate::world::{NODE_PORT, PORT, World, own};
 
 const SOON: Duration = Duration::from_secs(3);
 /// How long to wait for what must not come.

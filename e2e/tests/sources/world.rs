@@ -1,11 +1,10 @@
 //! A VNet with one of everything that a pod can talk to.
 
 use std::fs;
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::process::{Command, Stdio};
 
 use dotfour_datapath::Netns;
+use dotfour_e2e::inside::{feed, shell};
 use dotfour_e2e::program::{self, Failure};
 use dotfour_rig::probe::Responder;
 use dotfour_rig::{
@@ -166,33 +165,4 @@ fn kube_proxy(endpoint: &Member, local: &Member) -> String {
 }}
 "
     )
-}
-
-/// Runs a shell's command in a namespace; what it prints.
-pub(crate) fn shell(netns: &Netns, command: &str) -> Result<String, Failure> {
-    feed(netns, &["sh", "-ec", command], "")
-}
-
-/// Runs a program in a namespace with something on its standard input; what it prints.
-pub(crate) fn feed(netns: &Netns, command: &[&str], input: &str) -> Result<String, Failure> {
-    let (program, arguments) = command.split_first().ok_or("no program")?;
-    let run = || {
-        let mut child = Command::new(program)
-            .args(arguments)
-            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // One that does not read says why.
-            let _ = stdin.write_all(input.as_bytes());
-        }
-        child.wait_with_output()
-    };
-    let output = netns.run(run)??;
-    if output.status.success() {
-        return Ok(String::from_utf8(output.stdout)?);
-    }
-    Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into())
 }

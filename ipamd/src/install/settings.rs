@@ -8,23 +8,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::sysctl;
+
 /// The record's file name in the state directory.
 pub const FILE: &str = "settings.json";
 
-/// Where the kernel has its network settings.
-const KERNEL: &str = "/proc/sys/net";
-/// Where a container has them that may write: its own `/proc/sys` is read-only, and no runtime mounts anything over it. The
-/// kernel shows everybody the settings of the network namespace that he is in, whichever mount he looks at.
-const MOUNTED: &str = "/host/proc/sys/net";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
-/// Where to read and write the settings of the calling thread's network namespace: a mount of the host's `/proc/sys/net` at
-/// `/host/proc/sys/net` where there is one, as in the DaemonSet.
-pub fn kernel() -> &'static Path {
-    let mounted = Path::new(MOUNTED);
-    // Not the directory itself: an image may have it, empty, as a place to mount on.
-    if mounted.join("ipv4").is_dir() { mounted } else { Path::new(KERNEL) }
-}
 
 /// The settings that were changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +49,7 @@ impl Settings {
     /// The kernel does not say which boot this is.
     pub fn new(state_dir: &Path) -> io::Result<Self> {
         let boot_id = fs::read_to_string(BOOT_ID)?;
-        Ok(Settings::of(kernel(), state_dir, boot_id.trim()))
+        Ok(Settings::of(sysctl::directory(), state_dir, boot_id.trim()))
     }
 
     /// With settings in files below `kernel`.

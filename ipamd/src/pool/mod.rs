@@ -15,10 +15,13 @@
 //! Invariants, checked by `Pool::check` in tests: the counts of the states add up to the total; an address is in the
 //! queue of its state and in no other; an assigned address belongs to exactly one lease, which names it back.
 
+mod choose;
 mod eligible;
 mod lease;
 mod outcome;
 mod queue;
+mod rest;
+mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tombstones;
@@ -36,6 +39,8 @@ pub use eligible::{Exclusion, ExclusionReason, PoolAddress, eligible};
 pub use lease::{HostLink, Lease, PodAddresses};
 pub use outcome::{Adoption, Assignment, Covered, Families, Wish};
 use queue::{Queue, Slots};
+pub use rest::Rest;
+pub use state::State;
 use tombstones::Tombstones;
 use view::VIEWS_UNTIL_REMOVAL;
 pub use view::ViewChange;
@@ -44,57 +49,6 @@ pub use view::ViewChange;
 pub type Moment = Duration;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
-
-/// How long after its release an address is swept again and again: until then those who send to it, a service's rules
-/// above all, have been told that its pod is gone.
-const FRESH: Duration = Duration::from_secs(2);
-
-/// Where one address stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// Nobody's, and may be assigned.
-    Free,
-    /// A pod's.
-    Assigned(Arc<AttachmentKey>),
-    /// Released, and resting, so that caches in the network forget the pod before.
-    Cooling {
-        /// When it was released.
-        since: Moment,
-        /// When the last sweep of its connections began; `None` before there was one, and while one is under way.
-        swept: Option<Moment>,
-    },
-    /// Kept out of use, because somebody else uses it.
-    Reserved {
-        /// Who or what does.
-        reason: String,
-    },
-    /// On its way back to Azure.
-    Releasing,
-    /// Found in a state that nobody can explain; never assigned.
-    Quarantined {
-        /// What was found.
-        reason: String,
-    },
-}
-
-impl State {
-    /// Whether this is an address that has rested for so long.
-    fn has_rested(&self, rest: Duration, now: Moment) -> bool {
-        matches!(self, State::Cooling { since, .. } if since.saturating_add(rest) <= now)
-    }
-
-    /// Whether this is a resting address whose connections are to be swept now.
-    fn is_due(&self, rest: Rest, now: Moment) -> bool {
-        let State::Cooling { since, swept } = self else { return false };
-        let over = |rest| self.has_rested(rest, now) && !self.is_swept(rest);
-        swept.is_none() || now.saturating_sub(*since) <= FRESH || over(rest.floor) || over(rest.cooldown)
-    }
-
-    /// Whether this is an address whose connections were swept after a rest of so long.
-    fn is_swept(&self, rest: Duration) -> bool {
-        matches!(self, State::Cooling { since, swept: Some(swept) } if since.saturating_add(rest) <= *swept)
-    }
-}
 
 #[derive(Debug, Clone)]
 struct Entry {
@@ -124,15 +78,6 @@ impl Group {
     fn free(&mut self, address: IpAddr) -> &mut Queue {
         if address.is_ipv4() { &mut self.v4 } else { &mut self.v6 }
     }
-}
-
-/// How long a released address rests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rest {
-    /// What it gets.
-    pub cooldown: Duration,
-    /// What is enough when no other address is left: a pool that only cools must not be a dead end.
-    pub floor: Duration,
 }
 
 /// The pool of a node's pod addresses.
@@ -272,62 +217,6 @@ impl Pool {
         outcome
     }
 
-    /// Lets a free address rest, as one released at `since` does. Without effect on any other. To be called in the order
-    /// of the moments.
-    pub fn cool(&mut self, address: IpAddr, since: Moment) {
-        if let Some(&slot) = self.by_address.get(&address)
-            && self.slots.get(slot).is_some_and(|entry| entry.state == State::Free)
-        {
-            self.set_state(slot, State::Cooling { since, swept: None });
-        }
-    }
-
-    /// The resting addresses that were released no later than this. Until [`Pool::end_sweep`] says that nothing remembers
-    /// their connections any more, none of them is lent.
-    pub fn begin_sweep(&mut self, released_until: Moment) -> Vec<IpAddr> {
-        self.begin_sweep_of(|state| matches!(state, State::Cooling { since, .. } if *since <= released_until))
-    }
-
-    /// As [`Pool::begin_sweep`], of those resting addresses alone for which it is time: released a moment ago, while
-    /// whoever sends to them is still being told; or at the end of their rest, or of its floor, and not swept since.
-    pub fn begin_due_sweep(&mut self, now: Moment) -> Vec<IpAddr> {
-        let rest = self.rest;
-        self.begin_sweep_of(|state| state.is_due(rest, now))
-    }
-
-    fn begin_sweep_of(&mut self, wanted: impl Fn(&State) -> bool) -> Vec<IpAddr> {
-        let slots: Vec<usize> = self.cooling.slots(&self.slots).collect();
-        let mut addresses = Vec::with_capacity(slots.len());
-        for slot in slots {
-            if let Some(entry) = self.slots.get_mut(slot)
-                && wanted(&entry.state)
-                && let State::Cooling { swept, .. } = &mut entry.state
-            {
-                *swept = None;
-                addresses.push(entry.address);
-            }
-        }
-        addresses
-    }
-
-    /// Notes that a sweep which began at this moment is over. Without effect on addresses that do not rest, or not since
-    /// before it.
-    pub fn end_sweep(&mut self, addresses: &[IpAddr], begun: Moment) {
-        for address in addresses {
-            if let Some(&slot) = self.by_address.get(address)
-                && let Some(Entry { state: State::Cooling { since, swept }, .. }) = self.slots.get_mut(slot)
-                && *since <= begun
-            {
-                *swept = Some(begun);
-            }
-        }
-    }
-
-    /// How long addresses rest.
-    pub fn rest(&self) -> Rest {
-        self.rest
-    }
-
     /// Remembers a DEL; see [`Pool::cover`].
     pub fn remember_del(&mut self, key: &Arc<AttachmentKey>, at: Moment, now: Moment) {
         self.tombstones.insert(key, at, now);
@@ -342,20 +231,6 @@ impl Pool {
     /// Sets a free address aside to be given back to Azure. True if it took effect: only on a free address.
     pub fn begin_return(&mut self, address: IpAddr) -> bool {
         self.state(address) == Some(&State::Free) && self.set_aside(address, State::Releasing)
-    }
-
-    /// Frees what has rested enough and was swept since. [`Pool::assign`] does so by itself; for counts that are true at
-    /// this moment.
-    pub fn thaw(&mut self, now: Moment) {
-        let cooldown = self.rest.cooldown;
-        while let Some(slot) = self.cooling.head() {
-            match self.slots.get(slot).map(|entry| &entry.state) {
-                Some(state) if state.has_rested(cooldown, now) && state.is_swept(cooldown) => {
-                    self.set_state(slot, State::Free);
-                }
-                _ => return,
-            }
-        }
     }
 
     /// How many addresses are in which state.
@@ -379,14 +254,6 @@ impl Pool {
     /// All leases, in no particular order.
     pub fn leases(&self) -> impl Iterator<Item = (&Arc<AttachmentKey>, &Lease)> {
         self.leases.iter().map(|(key, held)| (key, &held.lease))
-    }
-
-    /// The cooling addresses and when they were released, the first released first.
-    pub fn cooling(&self) -> impl Iterator<Item = (IpAddr, Moment)> {
-        self.cooling.iter(&self.slots).filter_map(|entry| match entry.state {
-            State::Cooling { since, .. } => Some((entry.address, since)),
-            _ => None,
-        })
     }
 
     /// The free addresses, in no particular order.
@@ -416,67 +283,6 @@ impl Pool {
         match self.state(address) {
             Some(State::Assigned(key)) => Some(key),
             _ => None,
-        }
-    }
-
-    fn choose(&self, wish: &Wish<'_>, now: Moment) -> Result<[Option<usize>; 2], Assignment> {
-        if wish.asked != PodAddresses::default() {
-            return self.choose_asked(wish, now);
-        }
-        let from_group = self.groups.iter().find_map(|group| pair(wish.families, group.v4.head(), group.v6.head()));
-        from_group.map_or_else(|| self.choose_resting(wish.families, now), Ok)
-    }
-
-    fn choose_asked(&self, wish: &Wish<'_>, now: Moment) -> Result<[Option<usize>; 2], Assignment> {
-        let (mut v4, mut v6, mut on) = (None, None, None);
-        let cooldown = self.rest.cooldown;
-        for address in wish.asked.iter() {
-            let slot = *self.by_address.get(&address).ok_or(Assignment::AskedUnknown(address))?;
-            match self.slots.get(slot) {
-                Some(Entry { state: State::Free, group, .. }) => on = self.groups.get(*group),
-                // Only a sweep is missing.
-                Some(Entry { state, .. }) if state.has_rested(cooldown, now) => return Err(Assignment::Unswept),
-                _ => return Err(Assignment::AskedTaken(address)),
-            }
-            *if address.is_ipv4() { &mut v4 } else { &mut v6 } = Some(slot);
-        }
-        let families = Families { v4: wish.families.v4 || v4.is_some(), v6: wish.families.v6 || v6.is_some() };
-        let v4 = v4.or_else(|| on.and_then(|group| group.v4.head()));
-        let v6 = v6.or_else(|| on.and_then(|group| group.v6.head()));
-        pair(families, v4, v6).ok_or_else(|| {
-            let lacks_a_sweep =
-                |entry: &Entry| entry.state.has_rested(cooldown, now) && !entry.state.is_swept(cooldown);
-            if self.cooling.iter(&self.slots).any(lacks_a_sweep) {
-                Assignment::Unswept
-            } else {
-                Assignment::Exhausted(self.counts())
-            }
-        })
-    }
-
-    /// With nothing free, the addresses that have rested longest, if that is longer than the floor. A walk, but only
-    /// over what rests, and only when a NIC has run dry.
-    fn choose_resting(&self, families: Families, now: Moment) -> Result<[Option<usize>; 2], Assignment> {
-        let floor = self.rest.floor;
-        let resting = |number: usize, v4: bool, fit: &dyn Fn(&State) -> bool| {
-            self.cooling.slots(&self.slots).find(|&slot| {
-                self.slots.get(slot).is_some_and(|entry| {
-                    let rested = entry.state.has_rested(floor, now) && fit(&entry.state);
-                    rested && entry.group == number && entry.address.is_ipv4() == v4
-                })
-            })
-        };
-        let choose = |fit: &dyn Fn(&State) -> bool| {
-            self.groups.iter().enumerate().find_map(|(number, group)| {
-                let v4 = group.v4.head().or_else(|| families.v4.then(|| resting(number, true, fit)).flatten());
-                let v6 = group.v6.head().or_else(|| families.v6.then(|| resting(number, false, fit)).flatten());
-                pair(families, v4, v6)
-            })
-        };
-        match (choose(&|state| state.is_swept(floor)), choose(&|_| true)) {
-            (Some(slots), _) => Ok(slots),
-            (None, Some(_)) => Err(Assignment::Unswept),
-            (None, None) => Err(Assignment::Exhausted(self.counts())),
         }
     }
 
@@ -562,12 +368,4 @@ impl Pool {
             State::Quarantined { .. } => self.quarantined -= 1,
         }
     }
-}
-
-/// The places for the wanted families, if there is one for each.
-fn pair(families: Families, v4: Option<usize>, v6: Option<usize>) -> Option<[Option<usize>; 2]> {
-    let v4 = v4.filter(|_| families.v4);
-    let v6 = v6.filter(|_| families.v6);
-    let complete = v4.is_some() == families.v4 && v6.is_some() == families.v6;
-    (complete && (v4.is_some() || v6.is_some())).then_some([v4, v6])
 }

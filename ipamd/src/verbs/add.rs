@@ -113,7 +113,7 @@ fn attachment(host_ifname: String, pod: End) -> Attachment {
         routes: pod
             .routes
             .into_iter()
-            .filter(|_| pod.own_table.is_none())
+            .filter(|_| !pod.further)
             .map(|route| Route { dst: route.destination, gw: route.gateway })
             .collect(),
     }

@@ -85,7 +85,7 @@ fn interface(batch: &mut Batch, far: &End) {
 fn way_out(batch: &mut Batch, far: &End) {
     for route in &far.routes {
         let step = if route.gateway.is_some() { DEFAULT_ROUTE } else { ROUTE_TO_GATEWAY };
-        match far.own_table {
+        match far.own_table() {
             None => batch.add_route(step, route, IfPresent::Refuse),
             Some(table) => batch.add_route_to_table(step, route, table),
         }

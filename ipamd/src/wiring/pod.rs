@@ -18,10 +18,10 @@ use super::end::GIVE_ADDRESS;
 use super::names::{CONDEMNED_GROUPS, LINK_INDICES, condemned_link, keyed_host_link};
 use super::shape::{End, host_route, node_end, pod_end};
 use super::tag::Tag;
-use crate::install::settings;
 use crate::metrics::{Phase, Phases};
 use crate::nic::Nic;
 use crate::pool::{HostLink, PodAddresses};
+use crate::sysctl;
 
 /// What a pod is to get.
 #[derive(Debug, Clone)]
@@ -334,7 +334,7 @@ impl Wirer {
 /// Lets the links of a pod's namespace have IPv6 addresses.
 fn enable_ipv6(netns: BorrowedFd<'_>) -> std::io::Result<()> {
     let write =
-        |links: &str| std::fs::write(settings::kernel().join("ipv6/conf").join(links).join("disable_ipv6"), "0");
+        |links: &str| std::fs::write(sysctl::directory().join("ipv6/conf").join(links).join("disable_ipv6"), "0");
     Netns::from(netns.try_clone_to_owned()?).run(|| write("all").and_then(|()| write("default")))?
 }
 

@@ -35,26 +35,31 @@ pub struct End {
     pub routes: Vec<Route>,
     /// Permanent neighbour entries on it.
     pub neighbours: Vec<(IpAddr, Mac)>,
-    /// The table its routes are in, where that is not the main one, and rules lead there from its addresses.
-    pub own_table: Option<u32>,
+    /// Whether its routes are in a table of its own, to which rules lead from its addresses.
+    pub further: bool,
 }
 
 impl End {
     /// This end of a pod as it is where another interface has the pod's default route: what is sent from its addresses
     /// leaves by it all the same, by way of a table that has the number of the link.
     pub fn of_further_interface(self) -> Self {
-        End { own_table: Some(self.index), ..self }
+        End { further: true, ..self }
+    }
+
+    /// The table its routes are in, where that is not the main one.
+    pub fn own_table(&self) -> Option<u32> {
+        self.further.then_some(self.index)
     }
 
     /// The rules that lead to its own table.
     pub fn rules(&self) -> impl Iterator<Item = Rule> {
-        let sources = self.own_table.map(|table| self.addresses.iter().map(move |address| (table, address.addr())));
-        sources.into_iter().flatten().map(|(table, source)| Rule {
-            source,
+        let rule = |table, address: &IpNet| Rule {
+            source: address.addr(),
             table,
             priority: RULE_PRIORITY,
             protocol: ROUTE_PROTOCOL,
-        })
+        };
+        self.own_table().into_iter().flat_map(move |table| self.addresses.iter().map(move |a| rule(table, a)))
     }
 }
 
@@ -72,7 +77,7 @@ pub fn node_end(plan: &PodPlan<'_>, name: String, index: u32) -> End {
         addresses: Vec::new(),
         routes: plan.tag.addresses.iter().map(route).collect(),
         neighbours: plan.tag.addresses.iter().map(|address| (address, mac)).collect(),
-        own_table: None,
+        further: false,
     }
 }
 
@@ -100,7 +105,7 @@ pub fn pod_end(plan: &PodPlan<'_>, index: u32) -> End {
         addresses: plan.tag.addresses.iter().map(IpNet::from).collect(),
         routes: plan.tag.addresses.iter().flat_map(way_out).collect(),
         neighbours: plan.tag.addresses.iter().map(|address| (gateway_for(address), HOST_MAC)).collect(),
-        own_table: None,
+        further: false,
     }
 }
 
@@ -192,7 +197,7 @@ pub fn first_difference(end: &End, seen: &Seen, place: &str) -> Option<Differenc
             return differs(format!("the address {address} of {name} is missing"), fix);
         }
     }
-    let (routes, table) = match end.own_table {
+    let (routes, table) = match end.own_table() {
         Some(table) => (&seen.own_routes, format!(" table {table}")),
         None => (&seen.routes, String::new()),
     };

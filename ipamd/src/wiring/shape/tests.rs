@@ -49,8 +49,8 @@ fn as_made(end: &End) -> Seen {
     Seen {
         link: Some(link),
         addresses: end.addresses.iter().map(address).collect(),
-        routes: if end.own_table.is_none() { end.routes.clone() } else { Vec::new() },
-        own_routes: if end.own_table.is_some() { end.routes.clone() } else { Vec::new() },
+        routes: if !end.further { end.routes.clone() } else { Vec::new() },
+        own_routes: if end.further { end.routes.clone() } else { Vec::new() },
         rules: end.rules().collect(),
         neighbours: end.neighbours.iter().map(neighbour).collect(),
     }

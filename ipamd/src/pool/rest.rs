@@ -1,0 +1,95 @@
+//! What rests: released addresses, until the network and the node have forgotten their pods.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Entry, Moment, Pool, State};
+
+/// How long a released address rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    /// What it gets.
+    pub cooldown: Duration,
+    /// What is enough when no other address is left: a pool that only cools must not be a dead end.
+    pub floor: Duration,
+}
+
+impl Pool {
+    /// Lets a free address rest, as one released at `since` does. Without effect on any other. To be called in the order
+    /// of the moments.
+    pub fn cool(&mut self, address: IpAddr, since: Moment) {
+        if let Some(&slot) = self.by_address.get(&address)
+            && self.slots.get(slot).is_some_and(|entry| entry.state == State::Free)
+        {
+            self.set_state(slot, State::Cooling { since, swept: None });
+        }
+    }
+
+    /// The resting addresses that were released no later than this. Until [`Pool::end_sweep`] says that nothing remembers
+    /// their connections any more, none of them is lent.
+    pub fn begin_sweep(&mut self, released_until: Moment) -> Vec<IpAddr> {
+        self.begin_sweep_of(|state| matches!(state, State::Cooling { since, .. } if *since <= released_until))
+    }
+
+    /// As [`Pool::begin_sweep`], of those resting addresses alone for which it is time: released a moment ago, while
+    /// whoever sends to them is still being told; or at the end of their rest, or of its floor, and not swept since.
+    pub fn begin_due_sweep(&mut self, now: Moment) -> Vec<IpAddr> {
+        let rest = self.rest;
+        self.begin_sweep_of(|state| state.is_due(rest, now))
+    }
+
+    fn begin_sweep_of(&mut self, wanted: impl Fn(&State) -> bool) -> Vec<IpAddr> {
+        let slots: Vec<usize> = self.cooling.slots(&self.slots).collect();
+        let mut addresses = Vec::with_capacity(slots.len());
+        for slot in slots {
+            if let Some(entry) = self.slots.get_mut(slot)
+                && wanted(&entry.state)
+                && let State::Cooling { swept, .. } = &mut entry.state
+            {
+                *swept = None;
+                addresses.push(entry.address);
+            }
+        }
+        addresses
+    }
+
+    /// Notes that a sweep which began at this moment is over. Without effect on addresses that do not rest, or not since
+    /// before it.
+    pub fn end_sweep(&mut self, addresses: &[IpAddr], begun: Moment) {
+        for address in addresses {
+            if let Some(&slot) = self.by_address.get(address)
+                && let Some(Entry { state: State::Cooling { since, swept }, .. }) = self.slots.get_mut(slot)
+                && *since <= begun
+            {
+                *swept = Some(begun);
+            }
+        }
+    }
+
+    /// How long addresses rest.
+    pub fn rest(&self) -> Rest {
+        self.rest
+    }
+
+    /// Frees what has rested enough and was swept since. [`Pool::assign`] does so by itself; for counts that are true at
+    /// this moment.
+    pub fn thaw(&mut self, now: Moment) {
+        let cooldown = self.rest.cooldown;
+        while let Some(slot) = self.cooling.head() {
+            match self.slots.get(slot).map(|entry| &entry.state) {
+                Some(state) if state.has_rested(cooldown, now) && state.is_swept(cooldown) => {
+                    self.set_state(slot, State::Free);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// The cooling addresses and when they were released, the first released first.
+    pub fn cooling(&self) -> impl Iterator<Item = (IpAddr, Moment)> {
+        self.cooling.iter(&self.slots).filter_map(|entry| match entry.state {
+            State::Cooling { since, .. } => Some((entry.address, since)),
+            _ => None,
+        })
+    }
+}

@@ -56,7 +56,7 @@ image: deps-dist build ## make the OCI image of the programs of `make build`, wi
 dist: deps-dist ## make the files of a release in target/dist (TARGET=aarch64-unknown-linux-gnu ROOT=DIR for others)
 	CARGO=$(CARGO) scripts/dist $(TARGET) $(BUILD) $(BUILD)/dist $(ROOT)
 
-deps: ## install the Debian packages that are missing for demo and test
+deps: ## install the Debian packages that are missing for demo, test, race, image and dist
 	@scripts/install-deps
 
 deps-demo:

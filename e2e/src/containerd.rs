@@ -4,7 +4,6 @@
 //! `/run/containerd`. So several can run side by side at their usual places, and one that ends takes its shims, its pods
 //! and its mounts along. Its socket and the namespaces of its pods are reached through `/proc/PID/root`.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::symlink;
@@ -18,7 +17,7 @@ use dotfour_datapath::Netns;
 
 use crate::cri::{Cri, CriError};
 use crate::image;
-use crate::program::Ground;
+use crate::program::{self, Ground};
 
 /// How long containerd may take to be ready for pods. It takes a third of a second on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -302,9 +301,5 @@ fn spawn(directory: &Path, log: &Path) -> io::Result<Child> {
 }
 
 fn find_program(name: &'static str) -> Result<PathBuf, StartError> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|directory| directory.join(OsStr::new(name)))
-        .find(|file| file.is_file())
-        .ok_or(StartError::ProgramMissing(name))
+    program::on_path(name).ok_or(StartError::ProgramMissing(name))
 }

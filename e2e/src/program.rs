@@ -78,6 +78,9 @@ pub fn shipped(name: &str) -> Result<PathBuf, Failure> {
     }
 }
 
+/// Where Debian has the reference plugins.
+pub const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
+
 /// The shipped daemon, as it is by default.
 pub fn daemon() -> Result<DaemonConfig, Failure> {
     Ok(DaemonConfig::new(shipped("dotfour-ipamd")?))
@@ -93,12 +96,42 @@ pub fn network(node: &Node) -> Result<Network, Failure> {
     Ok(Network::dotfour(&plugin_directory()?, &socket_path(node)))
 }
 
+/// A program of the machine, where a shell would find it; nowhere where nobody installed it.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
+}
+
 /// Writes a script, to be run as a plugin. By another process: a file that this one has open while a parallel test starts a
 /// program is "busy".
 pub fn write_script(file: &Path, script: &str) -> Result<(), Failure> {
     let write = r#"printf "%s" "$1" >"$2" && chmod 755 "$2""#;
     let status = Command::new("sh").args(["-c", write, "sh", script]).arg(file).status()?;
     if status.success() { Ok(()) } else { Err(format!("cannot write {}: {status}", file.display()).into()) }
+}
+
+/// The shipped daemon on a node whose clocks of boot and of monotonic time are so many seconds ahead of the machine's: what
+/// it finds there is older than that.
+pub fn older_daemon(node: &Node, seconds: u32) -> Result<DaemonConfig, Failure> {
+    let older = node.state_dir().join("older-ipamd");
+    let script = format!(
+        "#!/bin/sh\nexec unshare --time --monotonic {seconds} --boottime {seconds} --fork --kill-child=KILL {} \"$@\"\n",
+        shipped("dotfour-ipamd")?.display()
+    );
+    write_script(&older, &script)?;
+    Ok(DaemonConfig { program: older, ..daemon()? })
+}
+
+/// Runs a program; what it prints.
+///
+/// # Errors
+/// With what it said, if it fails.
+pub fn output(command: &mut Command) -> Result<String, Failure> {
+    let output = command.output().map_err(|e| format!("cannot run {command:?}: {e}"))?;
+    if !output.status.success() {
+        return Err(format!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// A test that fails by returning an error, which is shown with its causes, or by a panic.

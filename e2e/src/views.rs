@@ -16,6 +16,8 @@ use dotfour_protocol::NodeStatus;
 use dotfour_rig::daemon::socket_path;
 use dotfour_rig::{Node, Pod, RigError, Vnet};
 
+use crate::program::Failure;
+
 use self::kernel::{KernelView, PodLook, ReadError};
 
 /// How long to wait between two looks at a node that does not agree yet.
@@ -105,6 +107,12 @@ pub fn traces_left(patience: Duration, vnet: &Vnet, node: &Node) -> Result<Vec<S
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// As [`traces_left`], where any is a failure.
+pub fn no_traces_left(patience: Duration, vnet: &Vnet, node: &Node) -> Result<(), Failure> {
+    let traces = traces_left(patience, vnet, node)?;
+    if traces.is_empty() { Ok(()) } else { Err(format!("after {patience:?}:\n  {}", traces.join("\n  ")).into()) }
 }
 
 /// Takes views until they agree or `patience` is over.

@@ -7,8 +7,8 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use dotfour_datapath::Netns;
-use dotfour_e2e::program::{self, Failure, Ground, shipped};
-use dotfour_e2e::views::traces_left;
+use dotfour_e2e::program::{self, Failure, Ground, output, shipped};
+use dotfour_e2e::views::no_traces_left;
 use dotfour_e2e::{Dump, image, transfer};
 use dotfour_ipamd::client;
 use dotfour_rig::daemon::socket_path;
@@ -18,7 +18,6 @@ use serde_json::json;
 
 type Outcome = Result<(), Failure>;
 
-const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
 /// The latest that podman 4.3 and Debian 12's reference plugins know.
 const CNI_VERSION: &str = "1.0.0";
 /// Everything of podman's: in the sandbox's own `/run`.
@@ -110,7 +109,7 @@ impl<'a> Podman<'a> {
             fs::create_dir_all(directory)?;
         }
         for (name, file) in
-            [("dotfour", shipped("dotfour")?), ("portmap", Path::new(REFERENCE_PLUGINS).join("portmap"))]
+            [("dotfour", shipped("dotfour")?), ("portmap", Path::new(program::REFERENCE_PLUGINS).join("portmap"))]
         {
             std::os::unix::fs::symlink(file, plugins.join(name))?;
         }
@@ -180,20 +179,10 @@ default_network = "azure"
 }
 
 fn is_buried(vnet: &Vnet, node: &Node) -> Outcome {
-    let traces = traces_left(SOON, vnet, node)?;
-    if traces.is_empty() { Ok(()) } else { Err(traces.join("\n  ").into()) }
+    no_traces_left(SOON, vnet, node)
 }
 
-fn which(program: &str) -> Result<PathBuf, Failure> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file());
-    found.ok_or_else(|| format!("the program {program} is not on this machine; `make deps` installs it").into())
-}
-
-fn output(command: &mut Command) -> Result<String, Failure> {
-    let output = command.output().map_err(|e| format!("cannot run {command:?}: {e}"))?;
-    if !output.status.success() {
-        return Err(format!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into());
-    }
-    Ok(String::from_utf8(output.stdout)?)
+fn which(name: &str) -> Result<PathBuf, Failure> {
+    program::on_path(name)
+        .ok_or_else(|| format!("the program {name} is not on this machine; `make deps` installs it").into())
 }

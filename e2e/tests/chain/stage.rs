@@ -14,8 +14,6 @@ use crate::Outcome;
 
 /// The latest that Debian 12's reference plugins know.
 const CNI_VERSION: &str = "1.0.0";
-/// Where Debian puts them.
-const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
 /// How long the janitor may take.
 const BURIAL: Duration = Duration::from_secs(5);
 
@@ -42,8 +40,11 @@ impl Stage {
         let mut plugins = vec![json!({ "type": "dotfour", "socket": self.daemon.socket() })];
         plugins.extend_from_slice(behind);
         let list = json!({ "cniVersion": CNI_VERSION, "name": "azure", "plugins": plugins });
-        let path =
-            vec![program::plugin_directory()?, self.node.state_dir().to_owned(), PathBuf::from(REFERENCE_PLUGINS)];
+        let path = vec![
+            program::plugin_directory()?,
+            self.node.state_dir().to_owned(),
+            PathBuf::from(program::REFERENCE_PLUGINS),
+        ];
         for plugin in Network::from_list(&list.to_string(), path.clone())?.plugins {
             if !plugin.binary.is_file() {
                 return Err(format!("{} is not there; `make deps` installs it", plugin.binary.display()).into());

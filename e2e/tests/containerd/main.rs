@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use dotfour_datapath::{Netns, Socket};
-use dotfour_e2e::program::{self, Failure, Ground, shipped};
+use dotfour_e2e::program::{self, Failure, Ground, output, shipped};
 use dotfour_e2e::{Containerd, Cri, Setup};
 use dotfour_protocol::NodeStatus;
 use dotfour_rig::probe::Pinger;
@@ -27,8 +27,6 @@ type Outcome = Result<(), Failure>;
 const CROWD: usize = 50;
 /// Pods of each other test: the least number in which a mix-up of two shows.
 const PODS: usize = 3;
-/// Where Debian puts the reference plugins. containerd itself needs `loopback`, whatever the network.
-const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
 /// The latest that Debian 12's containerd (1.6) and reference plugins know.
 const CNI_VERSION: &str = "1.0.0";
 /// The build directory's place for tests. containerd's logs stay there, one per test.
@@ -210,14 +208,6 @@ fn stop(daemon: Daemon) -> Outcome {
     Ok(())
 }
 
-fn output(command: &mut Command) -> Result<String, Failure> {
-    let output = command.output().map_err(|e| format!("cannot run {command:?}: {e}"))?;
-    if !output.status.success() {
-        return Err(format!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into());
-    }
-    Ok(String::from_utf8(output.stdout)?)
-}
-
 fn reference(plugin: &str) -> PathBuf {
-    Path::new(REFERENCE_PLUGINS).join(plugin)
+    Path::new(program::REFERENCE_PLUGINS).join(plugin)
 }

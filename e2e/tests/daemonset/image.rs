@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use dotfour_datapath::Netns;
-use dotfour_e2e::program::{Failure, shipped};
+use dotfour_e2e::program::{self, Failure, output, shipped};
 use dotfour_ipamd::config::{Masquerade, Metadata};
 use dotfour_ipamd::rules::plan::{Inputs, plan};
 use dotfour_ipamd::rules::table::Content;
 
-use crate::{Outcome, output};
+use crate::Outcome;
 
 /// What the image has beside documents: the programs, nft, its libraries and the loader. More is a mistake.
 const MOST_FILES: usize = 24;
@@ -29,11 +29,6 @@ pub(crate) fn make(programs: &Path, archive: &Path, name: &str) -> Result<String
     output(script.env("SOURCE_DATE_EPOCH", "1700000000"))
 }
 
-/// The programs that `make build` made.
-pub(crate) fn programs() -> Result<PathBuf, Failure> {
-    Ok(shipped("dotfour")?.parent().ok_or("the plugin is in no directory")?.to_owned())
-}
-
 /// The same programs as another release: equal in what they do, different byte for byte.
 pub(crate) fn earlier_programs(directory: &Path) -> Outcome {
     fs::create_dir_all(directory)?;
@@ -48,7 +43,7 @@ pub(crate) fn earlier_programs(directory: &Path) -> Outcome {
 pub(crate) fn reproducible() -> Outcome {
     let directory = tempfile::tempdir()?;
     let archives = ["one", "two"].map(|name| directory.path().join(name));
-    let listing = make(&programs()?, &archives[0], "localhost/dotfour:same")?;
+    let listing = make(&program::plugin_directory()?, &archives[0], "localhost/dotfour:same")?;
     // Elsewhere, and from copies with other times.
     let copies = directory.path().join("copies");
     fs::create_dir(&copies)?;
@@ -126,7 +121,7 @@ fn transaction() -> Result<serde_json::Value, Failure> {
 /// The image's files, as a runtime would lay them out.
 fn unpack(directory: &Path) -> Result<PathBuf, Failure> {
     let (archive, layout, root) = (directory.join("image.tar"), directory.join("layout"), directory.join("root"));
-    make(&programs()?, &archive, "localhost/dotfour:rules")?;
+    make(&program::plugin_directory()?, &archive, "localhost/dotfour:rules")?;
     tar::Archive::new(fs::File::open(&archive)?).unpack(&layout)?;
     let blob = |digest: &serde_json::Value| -> Result<PathBuf, Failure> {
         let digest = digest.as_str().and_then(|text| text.strip_prefix("sha256:")).ok_or("no digest")?;

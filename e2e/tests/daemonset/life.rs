@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dotfour_datapath::Netns;
 use dotfour_e2e::Dump;
-use dotfour_e2e::program::{Failure, Ground, shipped};
+use dotfour_e2e::program::{self, Failure, Ground, shipped};
 use dotfour_ipamd::client;
 use dotfour_rig::probe::Mirror;
 use dotfour_rig::{Node, NodeConfig, Vnet, VnetConfig};
@@ -137,7 +137,7 @@ fn images(machine: &Machine<'_>, ground: &Ground) -> Outcome {
     let directory = ground.sandbox.place().within("daemonset-images")?.state_dir().to_owned();
     let earlier = directory.join("earlier");
     image::earlier_programs(&earlier)?;
-    for (name, programs) in [(NEW, image::programs()?), (OLD, earlier)] {
+    for (name, programs) in [(NEW, program::plugin_directory()?), (OLD, earlier)] {
         let archive = directory.join("image.tar");
         image::make(&programs, &archive, name)?;
         machine.containerd.import(&archive)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use dotfour_e2e::program::{Failure, Ground};
+use dotfour_e2e::program::{self, Failure, Ground};
 use dotfour_e2e::{ContainerState, Containerd, Cri, HostPod, Setup};
 use dotfour_rig::Node;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -15,8 +15,6 @@ use k8s_openapi::api::core::v1::Probe;
 
 use crate::manifest::{self, config_files};
 
-/// Where Debian puts the reference plugins.
-const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
 /// How long a step of the kubelet's may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
@@ -43,7 +41,7 @@ impl<'a> Machine<'a> {
         let setup = Setup { netns: node.netns(), plugins: &[], conflist: "", name: "daemonset", log };
         let containerd = Containerd::start(ground, setup)?;
         for plugin in ["loopback", "portmap"] {
-            fs::copy(Path::new(REFERENCE_PLUGINS).join(plugin), containerd.bin_dir().join(plugin))?;
+            fs::copy(Path::new(program::REFERENCE_PLUGINS).join(plugin), containerd.bin_dir().join(plugin))?;
         }
         let directory = node.state_dir().join("kubelet");
         fs::create_dir_all(directory.join("logs"))?;

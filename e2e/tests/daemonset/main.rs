@@ -11,7 +11,7 @@ mod machine;
 mod manifest;
 mod traffic;
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use dotfour_e2e::program::{self, Failure};
 
@@ -34,12 +34,4 @@ fn main() -> ExitCode {
                 .with_ignored_flag(!manifest::can_be_rendered()),
         ]
     })
-}
-
-fn output(command: &mut Command) -> Result<String, Failure> {
-    let output = command.output().map_err(|e| format!("cannot run {command:?}: {e}"))?;
-    if !output.status.success() {
-        return Err(format!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr)).into());
-    }
-    Ok(String::from_utf8(output.stdout)?)
 }

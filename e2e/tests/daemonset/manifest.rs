@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use dotfour_e2e::NewContainer;
-use dotfour_e2e::program::Failure;
+use dotfour_e2e::program::{Failure, output};
 use dotfour_ipamd::config::{Config, MetricsTarget};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, ServiceAccount};
 use serde_json::Value;
 
+use crate::Outcome;
 use crate::image::repository;
-use crate::{Outcome, output};
 
 /// The overlays there are.
 const OVERLAYS: [&str; 3] = ["azure", "calico", "cilium"];
@@ -162,11 +162,18 @@ pub(crate) fn can_be_rendered() -> bool {
 }
 
 pub(crate) fn overlays() -> Outcome {
+    let rendered = |directory: &str| -> Result<Vec<Value>, Failure> {
+        let path = repository().join("manifests").join(directory);
+        let objects = objects(&output(Command::new("kubectl").arg("kustomize").arg(&path))?)?;
+        objects.iter().try_for_each(check).map_err(|e| format!("{directory}: {e}"))?;
+        let image = |object: &Value| object.pointer("/spec/template/spec/initContainers/0/image").cloned();
+        let images: Vec<Value> = objects.iter().filter_map(image).collect();
+        assert_eq!(images, ["registry.example.com/dotfour:0.1.0"], "{directory}: one image, from where it is said");
+        Ok(objects)
+    };
+    rendered("uninstall")?;
     for overlay in OVERLAYS {
-        let directory = repository().join("manifests/overlays").join(overlay);
-        let text = output(Command::new("kubectl").arg("kustomize").arg(&directory))?;
-        let objects = objects(&text)?;
-        objects.iter().try_for_each(check).map_err(|e| format!("{overlay}: {e}"))?;
+        let objects = rendered(&format!("overlays/{overlay}"))?;
         let sets: Vec<&Value> = objects.iter().filter(|object| object["kind"] == "DaemonSet").collect();
         assert_eq!(sets.len(), 1, "{overlay}");
         let config = objects.iter().find_map(|object| object.pointer("/data/ipamd.yaml")?.as_str());

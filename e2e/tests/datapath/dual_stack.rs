@@ -114,18 +114,12 @@ pub(crate) fn no_pod_becomes_the_router(place: &Place) -> Result<(), Failure> {
     let Host { daemon, node, .. } = host;
     daemon.stop(Duration::from_secs(5))?;
     shell(node.netns(), "nft delete table inet dotfour")?;
-    let host_link = node.links()?.into_iter().find(|link| link.index == link_of(&pod)).ok_or("no host link")?;
+    let host_link = node.links()?.into_iter().find(|near| near.index == link).ok_or("no host link")?;
     shell(node.netns(), &format!("ip -6 address add fe80::1/64 dev {} nodad", host_link.name))?;
     eventually("without the rule the node believes it", || {
         advertise_as_router(pod.netns(), link)?;
         Ok(!shell(node.netns(), "ip -6 route show default")?.is_empty())
     })
-}
-
-/// Both ends of a pod's pair have one index.
-fn link_of(pod: &Pod) -> u32 {
-    let links = pod.links().unwrap_or_default();
-    links.into_iter().find(|link| link.name == "eth0").map_or(0, |link| link.index)
 }
 
 /// An ADD with both families takes at most five milliseconds more than one with IPv4 alone.

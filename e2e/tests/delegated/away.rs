@@ -59,15 +59,8 @@ pub(crate) fn collected(place: &Place) -> Outcome {
     gc(&stage)??;
     stage.agrees(&[&valid, &stale])?;
 
-    // The clock of boot and the monotonic clock of a namespace may be ahead of the machine's.
-    let older = stage.node.state_dir().join("older-ipamd");
-    let script = format!(
-        "#!/bin/sh\nexec unshare --time --monotonic {OLDER} --boottime {OLDER} --fork --kill-child=KILL {} \"$@\"\n",
-        shipped("dotfour-ipamd")?.display()
-    );
-    program::write_script(&older, &script)?;
     stage.daemon.kill();
-    stage.daemon = stage.node.start_daemon(&DaemonConfig { program: older, ..program::daemon()? })?;
+    stage.daemon = stage.node.start_daemon(&program::older_daemon(&stage.node, OLDER)?)?;
     gc(&stage)??;
     assert_eq!(stage.status()?.pool.assigned, 1, "{}", stage.daemon.log_tail());
     Runtime::new(&stage.node, &network).del(&stale.pod, None)?;

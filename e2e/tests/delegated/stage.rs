@@ -17,8 +17,6 @@ use crate::Outcome;
 
 /// The latest that Debian 12's reference plugins know.
 pub(crate) const CNI_VERSION: &str = "1.0.0";
-/// Where Debian puts them.
-const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
 /// How long daemon, kernel and fabric may take to agree with the runtime.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a reply to a ping may take: a bridge's and a veth's first packet may have to be sent again.
@@ -74,7 +72,7 @@ pub(crate) fn network(node: &Node, plugin: &str, more: &Value) -> Result<Network
     let mut conf = json!({ "type": plugin, "ipam": { "type": "dotfour-ipam", "socket": socket_path(node) } });
     let members = conf.as_object_mut().ok_or("no object")?;
     members.extend(more.as_object().cloned().unwrap_or_default());
-    let path = vec![program::plugin_directory()?, PathBuf::from(REFERENCE_PLUGINS)];
+    let path = vec![program::plugin_directory()?, PathBuf::from(program::REFERENCE_PLUGINS)];
     let network = Network::single(plugin, CNI_VERSION, &conf, path);
     for program in network.plugins.iter().map(|plugin| &plugin.binary) {
         if !program.is_file() {

@@ -1,11 +1,10 @@
 //! GC, with a daemon that is a minute older than it is.
 
 use std::net::Ipv4Addr;
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use dotfour_e2e::program::{self, shipped};
+use dotfour_e2e::program;
 use dotfour_rig::{Place, Pod, Runtime};
 use serde_json::{Value, json};
 
@@ -38,19 +37,9 @@ pub(crate) fn by_age(place: &Place) -> Outcome {
     gc(&[])??;
     stage.agrees(&all)?;
 
-    // The clock of boot and the monotonic clock of a namespace may be ahead of the machine's.
-    let older = stage.node.state_dir().join("older-ipamd");
-    let script = format!(
-        "#!/bin/sh\nexec unshare --time --monotonic {OLDER} --boottime {OLDER} --fork --kill-child=KILL {} \"$@\"\n",
-        shipped("dotfour-ipamd")?.display()
-    );
-    let write = r#"printf "%s" "$1" >"$2" && chmod 755 "$2""#;
-    assert!(Command::new("sh").args(["-c", write, "sh", &script]).arg(&older).status()?.success());
     let Stage { daemon, node, other: other_node, vnet } = stage;
     daemon.kill();
-    let mut config = program::daemon()?;
-    config.program = older;
-    let daemon = node.start_daemon(&config)?;
+    let daemon = node.start_daemon(&program::older_daemon(&node, OLDER)?)?;
     let stage = Stage { daemon, node, other: other_node, vnet };
     let runtime = Runtime::new(&stage.node, &network);
     let gc = |list: &[(&str, &str)]| runtime.enter(|calls| calls.gc(list));

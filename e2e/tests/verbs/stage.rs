@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use dotfour_e2e::program::{self, Failure};
-use dotfour_e2e::views::{Belief, Views, agreement, traces_left};
+use dotfour_e2e::views::{Belief, Views, agreement, no_traces_left};
 use dotfour_ipamd::client;
 use dotfour_protocol::NodeStatus;
 use dotfour_rig::daemon::socket_path;
@@ -64,7 +64,6 @@ impl Stage {
 
     /// Fails unless nothing of any pod is left.
     pub(crate) fn is_empty(&self) -> Outcome {
-        let traces = traces_left(PATIENCE, &self.vnet, &self.node)?;
-        if traces.is_empty() { Ok(()) } else { Err(traces.join("\n  ").into()) }
+        no_traces_left(PATIENCE, &self.vnet, &self.node)
     }
 }

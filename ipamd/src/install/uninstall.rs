@@ -18,6 +18,7 @@ use crate::config::{Config, MetricsTarget};
 use crate::errors::with_source;
 use crate::lease::{Identity, journal, recover};
 use crate::rules::apply::Nft;
+use crate::rules::directory;
 use crate::rules::table::TABLE;
 use crate::wiring::Janitor;
 
@@ -204,28 +205,28 @@ fn remove_state(config: &Config, report: &mut Report) {
         let path = state.join(name);
         files.extend([path.with_extension("new"), path]);
     }
+    let remembered = state.join(directory::REMEMBERED);
+    files.extend([remembered.with_extension(directory::UNFINISHED), remembered]);
     if let MetricsTarget::Unix(path) = &config.metrics {
         files.push(path.clone());
     }
     files.extend(named(&config.spool_dir, is_spooled));
     files.extend(named(&config.spool_dir.join("bad"), is_spooled));
-    files.extend(config.socket.parent().into_iter().flat_map(|directory| {
+    files.extend(config.socket.parent().into_iter().flat_map(|beside| {
         let begins = config.socket.with_extension("new-");
-        named(directory, move |name| {
-            begins.file_name().is_some_and(|begins| name.starts_with(&*begins.to_string_lossy()))
-        })
+        named(beside, move |name| begins.file_name().is_some_and(|begins| name.starts_with(&*begins.to_string_lossy())))
     }));
     for path in files {
         report.note(path.display(), absent_is_fine(fs::remove_file(&path)));
     }
     // Those that are empty now.
     let directories = [&config.spool_dir.join("bad"), &config.spool_dir, state];
-    for directory in directories {
-        let removed = match fs::remove_dir(directory) {
+    for emptied in directories {
+        let removed = match fs::remove_dir(emptied) {
             Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy) => Ok(false),
             other => absent_is_fine(other),
         };
-        report.note(directory.display(), removed);
+        report.note(emptied.display(), removed);
     }
 }
 

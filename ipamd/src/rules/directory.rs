@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::agent_files::{AgentSettings, Merged, PREFIX, merge};
 
+/// Where the last good settings are kept, in the state directory.
+pub const REMEMBERED: &str = "ip-masq.json";
+/// The extension of that file until it is whole.
+pub const UNFINISHED: &str = "json.new";
+
 /// What a file looked like: name, and what changes with every way to change it, a symlink's swap among them.
 type Stamp = Vec<(String, [u64; 3], [i64; 4])>;
 
@@ -27,7 +32,7 @@ pub struct Directory {
 impl Directory {
     /// The directory `path`, which need not be there. Good settings are remembered in `state_dir`.
     pub fn new(path: &Path, state_dir: &Path) -> Self {
-        Directory { path: path.to_owned(), remembered: state_dir.join("ip-masq.json"), read: None, pending: None }
+        Directory { path: path.to_owned(), remembered: state_dir.join(REMEMBERED), read: None, pending: None }
     }
 
     /// What the files say, if they have changed since they were last read, and not since the last look: a file that is being
@@ -74,7 +79,7 @@ impl Directory {
                 _ => Ok(()),
             };
         };
-        let new = self.remembered.with_extension("json.new");
+        let new = self.remembered.with_extension(UNFINISHED);
         fs::write(&new, serde_json::to_vec(settings)?)?;
         fs::rename(&new, &self.remembered)
     }

@@ -2,12 +2,11 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::process::Command;
 
 use dotfour_datapath::Netns;
 use dotfour_protocol::{Add, Attachment, Call, Check, Reply};
 
-use crate::support::{NODE_ADDRESS, NODE_ADDRESS_V6, Node, add_call, key, source_seen};
+use crate::support::{NODE_ADDRESS, NODE_ADDRESS_V6, Node, add_call, ip, key, source_seen};
 
 const BOTH: &str = "cooldown: 200ms\nsource: {kind: static, subnet: [10.240.0.0/16, fd00::/64], \
                     addresses: [10.240.0.5-10.240.0.12, fd00::5-fd00::c]}\n";
@@ -27,11 +26,6 @@ fn setting(netns: &Netns, name: &str) -> String {
 
 fn set(netns: &Netns, name: &str, value: &str) {
     netns.run(|| std::fs::write(format!("/proc/sys/net/{name}"), value).unwrap()).unwrap();
-}
-
-fn ip(netns: &Netns, arguments: &[&str]) -> String {
-    let output = netns.run(|| Command::new("ip").args(arguments).output().unwrap()).unwrap();
-    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
@@ -61,7 +55,7 @@ fn a_pod_gets_an_address_of_each_family_that_the_source_offers() {
     assert_eq!(source_seen(&node.netns, &pod, attachment.addresses[0].address.addr()), Some(NODE_ADDRESS.into()));
 
     node.del(&key("a"));
-    assert_eq!(ip(&node.netns, &["-6", "route", "show", "proto", "44"]), "");
+    assert_eq!(ip(&node.netns, "-6 route show proto 44"), "");
     assert_eq!(node.status().pool.cooling, 2);
 }
 
@@ -90,7 +84,7 @@ fn a_pod_may_have_ipv6_alone() {
     let second = node.add(&key("other"), "other", other.as_fd()).unwrap();
     assert_eq!(addresses(&first), ["fd00::5/128"]);
     assert_eq!(source_seen(&other, &one, v6_of(&first)), Some(v6_of(&second)));
-    assert_eq!(ip(&one, &["-4", "route"]), "");
+    assert_eq!(ip(&one, "-4 route"), "");
     assert_eq!(node.status().pool.assigned, 2);
 }
 
@@ -184,7 +178,7 @@ fn a_check_compares_both_families() {
     let addresses = attachment.addresses.iter().map(|address| address.address.addr()).collect();
     let check = Call::Check(Check { key: key("a"), addresses, delegated: false });
     assert_eq!(node.call(check.clone(), Some(pod.as_fd())), Reply::Checked);
-    ip(&pod, &["-6", "route", "del", "default"]);
+    ip(&pod, "-6 route del default");
     let Reply::Failed(failure) = node.call(check, Some(pod.as_fd())) else { panic!() };
     assert!(failure.message.contains("::/0"), "{failure}");
 }

@@ -2,25 +2,18 @@
 
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::process::Command;
 use std::time::Duration;
 
 use dotfour_datapath::Netns;
 use dotfour_protocol::{Attachment, AttachmentKey, Call, Check, Reply};
 
-use crate::support::{Node, address, key};
+use crate::support::{Node, address, ip, key};
 
 const SOURCE: &str = "cooldown: 200ms\nsource: {kind: static, subnet: [10.240.0.0/16, fd00::/64], \
                       addresses: [10.240.0.5-10.240.0.12, fd00::5-fd00::c]}\n";
 
 fn key_of(ifname: &str) -> AttachmentKey {
     AttachmentKey { ifname: ifname.into(), ..key("pod") }
-}
-
-fn ip(netns: &Netns, arguments: &str) -> String {
-    let output = netns.run(|| Command::new("ip").args(arguments.split(' ')).output().unwrap()).unwrap();
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 fn check(node: &Node, ifname: &str, attachment: &Attachment, pod: &Netns) -> Reply {

@@ -1,7 +1,6 @@
 //! Leases outlive the daemon, and nothing outlives its pod.
 
 use std::os::fd::AsFd;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use dotfour_protocol::{Add, AttachmentKey, Call, Reply, Request, SpooledDel};
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::support::{Node, add_call, address, eventually, key, send, source_seen};
+use crate::support::{Node, add_call, address, eventually, ip, key, send, source_seen};
 
 /// The moment, as a plugin tells it.
 pub(crate) fn now_ns() -> u64 {
@@ -33,11 +32,6 @@ fn spooled(node: &Node) -> Vec<String> {
 
 fn pods(count: usize) -> Vec<Netns> {
     (0..count).map(|_| Netns::create().unwrap()).collect()
-}
-
-fn ip(node: &Node, arguments: &str) {
-    let run = || Command::new("ip").args(arguments.split_whitespace()).status().unwrap();
-    assert!(node.netns.run(run).unwrap().success(), "ip {arguments}");
 }
 
 /// A pool of one address that rests for as long as the test runs.
@@ -239,7 +233,7 @@ fn adds_whose_callers_gave_up_while_the_daemon_was_stopped_are_not_carried_out()
 fn pool_addresses_that_cloud_init_put_on_the_nic_are_one_finding_and_not_lent() {
     let node = Node::new();
     for n in 5..35 {
-        ip(&node, &format!("address add 10.240.0.{n}/16 dev eth0"));
+        ip(&node.netns, &format!("address add 10.240.0.{n}/16 dev eth0"));
     }
     let _daemon = node.start(&node.static_config(30));
     assert_eq!(node.status().pool.reserved, 30);
@@ -256,7 +250,7 @@ fn pool_addresses_that_cloud_init_put_on_the_nic_are_one_finding_and_not_lent() 
 fn with_reclaim_thirty_held_addresses_become_thirty_running_pods() {
     let node = Node::new();
     for n in 5..35 {
-        ip(&node, &format!("address add 10.240.0.{n}/16 dev eth0"));
+        ip(&node.netns, &format!("address add 10.240.0.{n}/16 dev eth0"));
     }
     let config = node.config(
         "reclaimNicAddresses: true\nsource: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5-10.240.0.34], refresh: 50ms}\n",
@@ -276,9 +270,9 @@ fn with_reclaim_thirty_held_addresses_become_thirty_running_pods() {
 fn an_address_routed_to_somebody_else_s_pod_is_reserved_until_that_pod_is_gone() {
     let node = Node::new();
     // As azure-vnet leaves its pods.
-    ip(&node, "link add azvold type veth peer name oldpod");
-    ip(&node, "link set azvold up");
-    ip(&node, "route add 10.240.0.5/32 dev azvold proto static");
+    ip(&node.netns, "link add azvold type veth peer name oldpod");
+    ip(&node.netns, "link set azvold up");
+    ip(&node.netns, "route add 10.240.0.5/32 dev azvold proto static");
     let config = node
         .config("source: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5-10.240.0.6], refresh: 50ms}\n");
     let _daemon = node.start(&config);
@@ -286,7 +280,7 @@ fn an_address_routed_to_somebody_else_s_pod_is_reserved_until_that_pod_is_gone()
     assert_eq!(address(&node.add(&key("c1"), "web-1", pods[0].as_fd()).unwrap()).to_string(), "10.240.0.6");
     assert_eq!(node.add(&key("c2"), "web-2", pods[1].as_fd()).unwrap_err().cause, "pool-exhausted");
     assert!(node.log().contains("routed to azvold"), "{}", node.log());
-    ip(&node, "link delete azvold");
+    ip(&node.netns, "link delete azvold");
     eventually("it is free again", || node.add(&key("c2"), "web-2", pods[1].as_fd()).is_ok());
 }
 

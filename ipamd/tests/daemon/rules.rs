@@ -14,12 +14,12 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dotfour_datapath::Netns;
 
-use crate::support::{Node, address, eventually, key};
+use crate::support::{Node, address, eventually, key, receiver, source_seen};
 
 const GATEWAY: &str = "10.240.0.1";
 const ELSEWHERE: &str = "10.240.9.9";
@@ -89,28 +89,6 @@ fn applies(node: &Node, reason: &str, result: &str) -> f64 {
 /// The table with the numbers the kernel gave its objects: the same text means that nothing was written.
 fn table(node: &Node) -> String {
     run(&node.netns, "nft -a -s list table inet dotfour")
-}
-
-/// A socket at an address. Another test's child, between fork and exec, may still hold the one that was there before.
-fn receiver(netns: &Netns, address: IpAddr, port: u16) -> UdpSocket {
-    let mut socket = None;
-    eventually("the port is free", || {
-        socket = netns.run(|| UdpSocket::bind((address, port)).ok()).unwrap();
-        socket.is_some()
-    });
-    let socket = socket.unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    socket
-}
-
-/// Sends a datagram from one namespace to an address in another and returns the source seen there. From a port that no
-/// connection had before: what is known to the kernel keeps its source, whatever becomes of the rules.
-fn source_seen(from: &Netns, to: &Netns, address: IpAddr) -> Option<IpAddr> {
-    static PORT: AtomicU16 = AtomicU16::new(10_000);
-    let receiver = receiver(to, address, 7007);
-    let port = PORT.fetch_add(1, Ordering::Relaxed);
-    from.run(|| UdpSocket::bind(("0.0.0.0", port)).unwrap().send_to(b"who", (address, 7007)).unwrap()).unwrap();
-    receiver.recv_from(&mut [0; 16]).ok().map(|(_, source)| source.ip())
 }
 
 /// Waits, and says how long it took.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use dotfour_datapath::address::PrefixRoute;
@@ -176,8 +177,7 @@ impl Node {
 
     /// How many routes the node has by our protocol number.
     pub(crate) fn pod_routes(&self) -> Vec<String> {
-        let output = self.netns.run(|| Command::new("ip").args(["route", "show", "proto", "44"]).output().unwrap());
-        String::from_utf8(output.unwrap().stdout).unwrap().lines().map(str::to_owned).collect()
+        ip(&self.netns, "route show proto 44").lines().map(str::to_owned).collect()
     }
 
     pub(crate) fn call(&self, call: Call, netns: Option<BorrowedFd<'_>>) -> Reply {
@@ -223,6 +223,14 @@ impl Node {
     pub(crate) fn wait_until_clean(&self) {
         eventually("the links are deleted", || self.pod_links().is_empty());
     }
+}
+
+/// Runs `ip` in a namespace, which must succeed; what it prints.
+pub(crate) fn ip(netns: &Netns, arguments: &str) -> String {
+    let run = || Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
+    let output = netns.run(run).unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 pub(crate) struct Daemon(Child);
@@ -316,17 +324,26 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// A socket at an address. Another test's child, between fork and exec, may still hold the one that was there before.
+pub(crate) fn receiver(netns: &Netns, address: IpAddr, port: u16) -> UdpSocket {
+    let mut socket = None;
+    eventually("the port is free", || {
+        socket = netns.run(|| UdpSocket::bind((address, port)).ok()).unwrap();
+        socket.is_some()
+    });
+    let socket = socket.unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket
+}
+
 /// Sends a datagram from one namespace to an address in another and returns the source address seen there. No second
-/// try: the first packet has to arrive.
+/// try: the first packet has to arrive. From a port that no connection had before: what is known to the kernel keeps its
+/// source, whatever becomes of the rules.
 pub(crate) fn source_seen(from: &Netns, to: &Netns, address: IpAddr) -> Option<IpAddr> {
-    let receiver = to
-        .run(|| {
-            let socket = UdpSocket::bind((address, 7007)).unwrap();
-            socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-            socket
-        })
-        .unwrap();
-    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    from.run(|| UdpSocket::bind(any).unwrap().send_to(b"who", (address, 7007)).unwrap()).unwrap();
+    static PORT: AtomicU16 = AtomicU16::new(10_000);
+    let receiver = receiver(to, address, 7007);
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let from_port = PORT.fetch_add(1, Ordering::Relaxed);
+    from.run(|| UdpSocket::bind((any, from_port)).unwrap().send_to(b"who", (address, 7007)).unwrap()).unwrap();
     receiver.recv_from(&mut [0; 16]).ok().map(|(_, source)| source.ip())
 }

@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::process::Command;
 use std::time::Duration;
 
 use dotfour_datapath::Netns;
 use dotfour_protocol::{Add, Call, Check, Failure, Gc, Reply, ValidAttachment};
 
 use crate::leases::now_ns;
-use crate::support::{Node, address, eventually, key};
+use crate::support::{Node, address, eventually, ip, key};
 
 /// Longer than the time for which GC spares an attachment.
 const LONG_AGO: Duration = Duration::from_secs(61);
@@ -20,11 +19,6 @@ fn check(node: &Node, id: &str, addresses: Vec<IpAddr>, pod: &Netns) -> Result<(
         Reply::Failed(failure) => Err(failure),
         other => panic!("{other:?}"),
     }
-}
-
-fn ip(netns: &Netns, arguments: &str) {
-    let run = || Command::new("ip").args(arguments.split_whitespace()).status().unwrap();
-    assert!(netns.run(run).unwrap().success(), "ip {arguments}");
 }
 
 /// Adds a pod whose ADD was started so long ago.

@@ -81,6 +81,9 @@ fn after_uninstall_nothing_of_dotfour_is_left_and_a_second_one_says_so() {
     for name in ["state/spool/1f4a-c1-eth0", "state/spool/.1f4a-c2-eth0", "bin/.dotfour-unfinished-3-4"] {
         fs::write(host.path(name), "{}").unwrap();
     }
+    for name in ["ip-masq.json", "ip-masq.json.new"] {
+        fs::write(host.path("state").join(name), "{}").unwrap();
+    }
     fs::write(host.path("net.d/99-bridge.conf"), r#"{"type": "bridge"}"#).unwrap();
     let output = host.uninstall(&[]);
     let text = said(&output);

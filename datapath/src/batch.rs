@@ -36,14 +36,29 @@ impl Batch {
     pub fn push(&mut self, step: &'static str, message: RouteNetlinkMessage, flags: u16) {
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | flags;
-        // The sequence number is the step's place in the batch, from 1; 0 would look like a notification.
-        message.header.sequence_number = u32::try_from(self.steps.len()).unwrap_or(u32::MAX).saturating_add(1);
         message.finalize();
         let starts_at = self.bytes.len();
         self.bytes.resize(starts_at + message.buffer_len(), 0);
         if let Some(space) = self.bytes.get_mut(starts_at..) {
             message.serialize(space);
         }
+        self.end_request(step, starts_at);
+    }
+
+    /// [`Batch::push`], for another protocol than route netlink's.
+    pub(crate) fn push_raw(&mut self, step: &'static str, message_type: u16, flags: u16, payload: &[u8]) {
+        let starts_at = self.bytes.len();
+        let length = u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX);
+        self.bytes.extend(length.to_ne_bytes());
+        self.bytes.extend(message_type.to_ne_bytes());
+        self.bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        // The sequence number comes later, and the kernel gives the port's.
+        self.bytes.extend([0; 8]);
+        self.bytes.extend(payload);
+        self.end_request(step, starts_at);
+    }
+
+    fn end_request(&mut self, step: &'static str, starts_at: usize) {
         // Netlink wants messages at multiples of four.
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         self.steps.push(Step { name: step, tolerated: None, answered_by_object: false, starts_at });
@@ -75,10 +90,17 @@ impl Batch {
         self.steps.is_empty()
     }
 
-    /// The bytes to send, with an acknowledgement asked for the last request only: errors are answered anyway, and each
-    /// acknowledgement spared is a socket buffer spared.
-    pub(crate) fn into_bytes(mut self) -> (Vec<u8>, Vec<Step>) {
+    /// The bytes to send, numbered from `first`, with an acknowledgement asked for the last request only: errors are
+    /// answered anyway, and each acknowledgement spared is a socket buffer spared.
+    pub(crate) fn into_bytes(mut self, first: u32) -> (Vec<u8>, Vec<Step>) {
         const FLAGS_OFFSET: usize = 6;
+        const SEQUENCE_OFFSET: usize = 8;
+        for (sequence, step) in (0..).map(|place| first.wrapping_add(place)).zip(&self.steps) {
+            let place = step.starts_at + SEQUENCE_OFFSET;
+            if let Some(field) = self.bytes.get_mut(place..place + 4) {
+                field.copy_from_slice(&sequence.to_ne_bytes());
+            }
+        }
         if let Some(last) = self.steps.last()
             && !last.answered_by_object
             && let Some(flags) = self.bytes.get_mut(last.starts_at + FLAGS_OFFSET..last.starts_at + FLAGS_OFFSET + 2)
@@ -94,12 +116,12 @@ impl Batch {
 /// One answer of the kernel, as far as it has to be taken apart.
 #[derive(Debug)]
 pub(crate) enum Answer<'d> {
-    /// The request with this sequence number was carried out.
-    Acknowledged(u32),
-    /// The request with this sequence number failed with this (positive) errno.
-    Failed(u32, i32),
-    /// An object, asked for by the request with this sequence number. Not everybody who asks wants to read it.
-    Object(u32, Object<'d>),
+    /// The request was carried out.
+    Acknowledged,
+    /// The request failed with this (positive) errno.
+    Failed(i32),
+    /// An object that was asked for. Not everybody who asks wants to read it.
+    Object(Object<'d>),
     /// The end of a dump.
     Done,
     /// Nothing of interest.
@@ -133,8 +155,8 @@ const FIRST_OBJECT_TYPE: u16 = 16;
 /// The length of a message's header, in bytes.
 const HEADER: usize = 16;
 
-/// Takes a datagram from the kernel apart.
-pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Result<Answer<'_>, DecodeError>> {
+/// Takes a datagram from the kernel apart: the sequence number of the request, and what it is told.
+pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Result<(u32, Answer<'_>), DecodeError>> {
     std::iter::from_fn(move || {
         if datagram.len() < HEADER {
             return None;
@@ -149,10 +171,11 @@ pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Result<Answer
         let length = usize::try_from(message.length()).unwrap_or(usize::MAX);
         let answer = if message.message_type() >= FIRST_OBJECT_TYPE {
             let object = Object(datagram.get(..length).unwrap_or(datagram));
-            Ok(Answer::Object(message.sequence_number(), object))
+            Ok(Answer::Object(object))
         } else {
-            control(datagram, message.sequence_number())
+            control(datagram)
         };
+        let answer = answer.map(|answer| (message.sequence_number(), answer));
         let length = length.max(HEADER);
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(answer)
@@ -160,11 +183,11 @@ pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Result<Answer
 }
 
 /// Reads one of netlink's own messages.
-fn control(message: &[u8], sequence: u32) -> Result<Answer<'static>, DecodeError> {
+fn control(message: &[u8]) -> Result<Answer<'static>, DecodeError> {
     Ok(match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message)?.payload {
         NetlinkPayload::Error(error) => match error.code {
-            None => Answer::Acknowledged(sequence),
-            Some(code) => Answer::Failed(sequence, code.get().saturating_abs()),
+            None => Answer::Acknowledged,
+            Some(code) => Answer::Failed(code.get().saturating_abs()),
         },
         NetlinkPayload::Done(_) => Answer::Done,
         _ => Answer::Noise,

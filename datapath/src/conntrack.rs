@@ -5,10 +5,11 @@
 //! places: as source or destination, of the packets that go there or of those that come back.
 //!
 //! Two ways lead there. Linux 6.8 and later walk the table themselves and remove what matches a filter (`CTA_FILTER`); it
-//! takes one walk for each of the four places. Older ones refuse that, because with a tuple they expect a whole one; then,
-//! and where there are many addresses at once, the table is dumped once and what matches is deleted one by one. So it is for
-//! IPv6, always: Linux 6.18's filter did not find the IPv6 address that it was given. Nothing here takes the kernel's rtnl
-//! lock, so nobody who wires a pod waits.
+//! takes a walk for each address and each place. Older ones refuse that, because with a tuple they expect a whole one; then,
+//! and where that many walks would take longer, the table is dumped once and what matches is deleted one by one. So it is
+//! for IPv6, always: Linux 6.18's filter did not find the IPv6 address that it was given. How many entries there are, which
+//! decides between the two, the kernel knows without a walk. Nothing here takes the kernel's rtnl lock, so nobody who wires
+//! a pod waits.
 //!
 //! The messages are written by hand (linux/netfilter/nfnetlink_conntrack.h): a dozen attributes. The crate
 //! netlink-packet-netfilter 0.4 knows neither filter nor zone nor id, and turns each entry of a dump, of which there may be
@@ -18,14 +19,14 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
+use std::time::Duration;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NlasIterator};
+use netlink_packet_core::{NLM_F_DUMP, NlasIterator};
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
-use crate::batch::{Answer, answers};
+use crate::batch::Batch;
+use crate::channel::Channel;
 use crate::socket::KernelError;
 
 /// `NFNL_SUBSYS_CTNETLINK`, in the upper byte of a message's type.
@@ -34,6 +35,8 @@ const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = SUBSYSTEM | 1;
 /// `IPCTNL_MSG_CT_DELETE`.
 const DELETE: u16 = SUBSYSTEM | 2;
+/// `IPCTNL_MSG_CT_GET_STATS`.
+const GET_STATS: u16 = SUBSYSTEM | 5;
 
 /// Attributes of an entry (`enum ctattr_type`).
 const CTA_TUPLE_ORIG: u16 = 1;
@@ -51,23 +54,25 @@ const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 const FILTER_SOURCE: u32 = 1;
 
+/// How many entries there are (`enum ctattr_stats_global`), big-endian.
+const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
+
 /// Set in the type of an attribute that holds attributes, and the mask that takes it off again.
 const NESTED: u16 = 1 << 15;
 const TYPE_MASK: u16 = 0x3fff;
 
-/// `AF_INET`.
+/// Address families; the last one is any.
 const INET: u8 = 2;
+const INET6: u8 = 10;
+const UNSPECIFIED: u8 = 0;
 
-/// The length of a message's header and of `struct nfgenmsg`, in bytes.
-const HEADER: usize = 16;
+/// The length of `struct nfgenmsg`, in bytes.
 const NFGENMSG: usize = 4;
 
-/// As for route netlink: the kernel builds dumps in pages of at most 32 KiB.
-const RECEIVE_BUFFER: usize = 32 * 1024;
-
-/// Up to how many addresses the kernel's own filter is asked, four walks each. A walk is far cheaper than a dump; with more
-/// addresses than this the one dump is (measured with 50,000 entries: four walks 48 ms, the dump 210 ms).
-const MOST_FILTERED: usize = 4;
+/// What a walk of the kernel's own takes, and a dump: for a table of 262,144 buckets, and for each entry in it. Measured
+/// with 1,000 and 50,000 entries; what counts is how they compare, which holds on any machine.
+const WALK: (Duration, Duration) = (Duration::from_micros(250), Duration::from_nanos(500));
+const DUMP: (Duration, Duration) = (Duration::from_millis(18), Duration::from_micros(4));
 
 /// What a sweep does, for error messages.
 const STEP: &str = "remove a pod's connections";
@@ -93,6 +98,26 @@ pub enum Way {
     Dump,
 }
 
+/// Where an entry names an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In any of the four places.
+    Anywhere,
+    /// Answers come from it: packets are led to it, with NAT or without. A fourth of the work of all places. More may be
+    /// removed, but nothing that does not name the address.
+    Target,
+}
+
+impl Place {
+    /// How many walks it takes to look there.
+    fn walks(self) -> u32 {
+        match self {
+            Place::Anywhere => 4,
+            Place::Target => 1,
+        }
+    }
+}
+
 /// The addresses of an entry: source and destination each way, before NAT and after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Entry {
@@ -112,8 +137,7 @@ impl Entry {
 /// A socket to the table of the network namespace that it was opened in.
 #[derive(Debug)]
 pub struct Conntrack {
-    fd: OwnedFd,
-    buffer: Vec<u8>,
+    channel: Channel,
     /// Set once the kernel has refused the filter.
     dump_only: bool,
 }
@@ -124,69 +148,80 @@ impl Conntrack {
     /// # Errors
     /// No socket can be had.
     pub fn open() -> io::Result<Option<Self>> {
-        match socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(NETFILTER)) {
-            Ok(fd) => Ok(Some(Conntrack { fd, buffer: vec![0; RECEIVE_BUFFER], dump_only: false })),
+        match Channel::open(Some(NETFILTER)) {
+            Ok(channel) => Ok(Some(Conntrack { channel, dump_only: false })),
             Err(Errno::PROTONOSUPPORT) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
 
-    /// Removes all entries that name one of these addresses, and no others. Repeating it does no harm. It takes time with
-    /// the size of the table: it is not for the path of a pod.
+    /// Removes all entries that name one of these addresses in its place, and none that names none of them. Repeating it does
+    /// no harm. It takes time with the size of the table: it is not for the path of a pod.
     ///
     /// # Errors
     /// The kernel refused. Some entries may be gone.
-    pub fn sweep(&mut self, addresses: &[IpAddr]) -> Result<Swept, KernelError> {
+    pub fn sweep(&mut self, addresses: &[(IpAddr, Place)]) -> Result<Swept, KernelError> {
         if addresses.is_empty() {
             return Ok(Swept::Clean);
         }
-        if self.dump_only || addresses.len() > MOST_FILTERED || addresses.iter().any(IpAddr::is_ipv6) {
-            return self.sweep_by(Way::Dump, addresses);
-        }
-        match self.sweep_by(Way::Filter, addresses) {
-            // It expects a whole tuple, or does not know the filter.
-            Err(e) if matches!(e.errno(), Some(Errno::INVAL | Errno::OPNOTSUPP)) => {
-                self.dump_only = true;
-                self.sweep_by(Way::Dump, addresses)
+        let entries = match self.count() {
+            // The kernel has no such table, and no module that would bring it (nfnetlink answers with EINVAL).
+            Err(e) if matches!(e.errno(), Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOENT)) => {
+                return Ok(Swept::NotTracked);
             }
-            swept => swept,
+            count => count?,
+        };
+        if entries == 0 {
+            return Ok(Swept::Clean);
         }
+        let way = if self.dump_only { Way::Dump } else { best_way(addresses, entries) };
+        match self.sweep_by(way, addresses) {
+            // It expects a whole tuple, or does not know the filter.
+            Err(e) if way == Way::Filter && matches!(e.errno(), Some(Errno::INVAL | Errno::OPNOTSUPP)) => {
+                self.dump_only = true;
+                self.sweep_by(Way::Dump, addresses)?;
+            }
+            swept => swept?,
+        }
+        Ok(Swept::Clean)
     }
 
     /// [`Conntrack::sweep`], one way and no other.
     ///
     /// # Errors
-    /// The kernel refused, perhaps because it does not know the way.
-    pub fn sweep_by(&mut self, way: Way, addresses: &[IpAddr]) -> Result<Swept, KernelError> {
+    /// The kernel refused, perhaps because it does not know the way, or has no such table.
+    pub fn sweep_by(&mut self, way: Way, addresses: &[(IpAddr, Place)]) -> Result<(), KernelError> {
         match way {
             Way::Filter => {
-                for address in addresses {
+                let mut batch = Batch::new();
+                for (address, place) in addresses {
                     let IpAddr::V4(v4) = address else {
                         return Err(KernelError::Refused { step: STEP, errno: Errno::OPNOTSUPP });
                     };
-                    self.converse(STEP, &filters(*v4), |_| {})?;
+                    for payload in filters(*v4, *place) {
+                        batch.push_raw(STEP, DELETE, 0, &payload);
+                    }
                 }
-                Ok(Swept::Clean)
+                self.channel.converse(batch, |_| Ok(()))
             }
             Way::Dump => {
-                let wanted: HashSet<IpAddr> = addresses.iter().copied().collect();
+                let wanted: HashSet<IpAddr> = addresses.iter().map(|(address, _)| *address).collect();
                 let mut deletions = Vec::new();
-                let dumped = self.dump(|payload| {
+                self.dump(family(addresses), |payload| {
                     if entry(payload).is_some_and(|entry| entry.names(&wanted)) {
                         deletions.push(deletion(payload));
                     }
-                });
-                match dumped {
-                    // The kernel has no such table, and no module that would bring it (nfnetlink answers with EINVAL).
-                    Err(e) if matches!(e.errno(), Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOENT)) => {
-                        return Ok(Swept::NotTracked);
-                    }
-                    dumped => dumped?,
-                }
+                })?;
                 for some in deletions.chunks(DELETIONS) {
-                    self.converse(STEP, some, |_| {})?;
+                    let mut batch = Batch::new();
+                    for payload in some {
+                        batch.push_raw(STEP, DELETE, 0, payload);
+                        // Gone already.
+                        batch.tolerate(Errno::NOENT);
+                    }
+                    self.channel.converse(batch, |_| Ok(()))?;
                 }
-                Ok(Swept::Clean)
+                Ok(())
             }
         }
     }
@@ -197,95 +232,97 @@ impl Conntrack {
     /// The kernel refused.
     pub fn entries(&mut self) -> Result<Vec<Entry>, KernelError> {
         let mut found = Vec::new();
-        self.dump(|payload| found.extend(entry(payload)))?;
+        self.dump(UNSPECIFIED, |payload| found.extend(entry(payload)))?;
         Ok(found)
     }
 
-    fn dump(&mut self, each: impl FnMut(&[u8])) -> Result<(), KernelError> {
-        let question = [Message::new(GET, 0).flags(NLM_F_DUMP)];
-        self.converse("list the connections", &question, each)
-    }
-
-    /// Sends messages at once, hands over the payload of each object that comes, and waits for the last one's answer. That
-    /// an entry which was to be deleted is gone already is no error.
-    fn converse(
-        &mut self,
-        step: &'static str,
-        messages: &[Message],
-        mut each: impl FnMut(&[u8]),
-    ) -> Result<(), KernelError> {
-        let mut bytes = Vec::with_capacity(messages.len() * 128);
-        for (number, message) in messages.iter().enumerate() {
-            message.append_to(&mut bytes, number + 1, number + 1 == messages.len());
-        }
-        let failed = |source: Errno| KernelError::Socket { step, source: source.into() };
-        let unreadable = |e: netlink_packet_core::DecodeError| KernelError::Unreadable { step, reason: e.to_string() };
-        let sent = send(&self.fd, &bytes, SendFlags::empty()).map_err(failed)?;
-        if sent != bytes.len() {
-            return Err(failed(Errno::MSGSIZE));
-        }
-        let is_last = |sequence: u32| usize::try_from(sequence).is_ok_and(|sequence| sequence == messages.len());
-        let mut refused = None;
-        loop {
-            let (length, _) =
-                rustix::io::retry_on_intr(|| recv(&self.fd, &mut *self.buffer, RecvFlags::empty())).map_err(failed)?;
-            for answer in answers(self.buffer.get(..length).unwrap_or_default()) {
-                let over = match answer.map_err(unreadable)? {
-                    Answer::Object(_, object) => {
-                        each(object.payload());
-                        false
-                    }
-                    Answer::Failed(sequence, code) => {
-                        let errno = Errno::from_raw_os_error(code);
-                        if errno != Errno::NOENT {
-                            refused.get_or_insert(KernelError::Refused { step, errno });
-                        }
-                        is_last(sequence)
-                    }
-                    Answer::Acknowledged(sequence) => is_last(sequence),
-                    Answer::Done => true,
-                    Answer::Noise => false,
-                };
-                if over {
-                    return refused.map_or(Ok(()), Err);
+    /// How many entries there are. The kernel keeps count, so it takes no walk.
+    ///
+    /// # Errors
+    /// The kernel refused, perhaps because it has no such table.
+    pub fn count(&mut self) -> Result<u32, KernelError> {
+        let mut batch = Batch::new();
+        batch.push_raw("count the connections", GET_STATS, 0, &nfgenmsg(UNSPECIFIED));
+        let mut count = 0;
+        self.channel.converse(batch, |object| {
+            for (kind, value) in attributes(object.payload().get(NFGENMSG..).unwrap_or_default()) {
+                if kind == CTA_STATS_GLOBAL_ENTRIES
+                    && let Ok(value) = value.try_into()
+                {
+                    count = u32::from_be_bytes(value);
                 }
             }
-        }
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    fn dump(&mut self, family: u8, mut each: impl FnMut(&[u8])) -> Result<(), KernelError> {
+        let mut batch = Batch::new();
+        batch.push_raw("list the connections", GET, NLM_F_DUMP, &nfgenmsg(family));
+        self.channel.converse(batch, |object| {
+            each(object.payload());
+            Ok(())
+        })
     }
 }
 
-/// The four requests that remove what names an address: each of the two tuples, by source and by destination.
-fn filters(address: Ipv4Addr) -> Vec<Message> {
-    let mut messages = Vec::with_capacity(4);
-    for (tuple, flags) in [(CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS), (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS)] {
-        for end in [0, 1] {
-            // Without a tuple, a kernel that does not know the filter would remove every entry there is.
-            let named = attribute(CTA_TUPLE_IP | NESTED, &attribute(CTA_IP_V4_SRC + end, &address.octets()));
-            let unless_given = |which| if which == flags { FILTER_SOURCE << end } else { 0 };
-            let filter = [CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS]
-                .map(|which| attribute(which, &unless_given(which).to_ne_bytes()))
-                .concat();
-            let mut message = Message::new(DELETE, INET);
-            message.payload.extend(attribute(tuple | NESTED, &named));
-            message.payload.extend(attribute(CTA_FILTER | NESTED, &filter));
-            messages.push(message);
-        }
+/// The way that takes less time, where both are open.
+fn best_way(addresses: &[(IpAddr, Place)], entries: u32) -> Way {
+    if addresses.iter().any(|(address, _)| address.is_ipv6()) {
+        return Way::Dump;
     }
-    messages
+    let once = |(table, entry): (Duration, Duration)| table.saturating_add(entry.saturating_mul(entries));
+    let walks = addresses.iter().fold(0_u32, |walks, (_, place)| walks.saturating_add(place.walks()));
+    if once(WALK).saturating_mul(walks) <= once(DUMP) { Way::Filter } else { Way::Dump }
 }
 
-/// The request that deletes an entry as it was dumped, and no other that took its place.
-fn deletion(dumped: &[u8]) -> Message {
-    let family = dumped.first().copied().unwrap_or_default();
-    let mut message = Message::new(DELETE, family);
+/// The family of all of these.
+fn family(addresses: &[(IpAddr, Place)]) -> u8 {
+    let all = |is: fn(&IpAddr) -> bool| addresses.iter().all(|(address, _)| is(address));
+    match (all(IpAddr::is_ipv4), all(IpAddr::is_ipv6)) {
+        (true, _) => INET,
+        (_, true) => INET6,
+        _ => UNSPECIFIED,
+    }
+}
+
+fn nfgenmsg(family: u8) -> [u8; NFGENMSG] {
+    [family, 0, 0, 0]
+}
+
+/// What the requests hold that remove what names an address, one for each place.
+fn filters(address: Ipv4Addr, place: Place) -> Vec<Vec<u8>> {
+    let source = (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS, 0);
+    let others = [
+        (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS, 1),
+        (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS, 0),
+        (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS, 1),
+    ];
+    let others = if place == Place::Target { &[][..] } else { &others };
+    let filter = |&(tuple, flags, end): &(u16, u16, u16)| {
+        // Without a tuple, a kernel that does not know the filter would remove every entry there is.
+        let named = attribute(CTA_TUPLE_IP | NESTED, &attribute(CTA_IP_V4_SRC + end, &address.octets()));
+        let unless_given = |which| if which == flags { FILTER_SOURCE << end } else { 0 };
+        let filter = [CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS]
+            .map(|which| attribute(which, &unless_given(which).to_ne_bytes()))
+            .concat();
+        [&nfgenmsg(INET)[..], &attribute(tuple | NESTED, &named), &attribute(CTA_FILTER | NESTED, &filter)].concat()
+    };
+    [source].iter().chain(others).map(filter).collect()
+}
+
+/// What the request holds that deletes an entry as it was dumped, and no other that took its place.
+fn deletion(dumped: &[u8]) -> Vec<u8> {
+    let mut payload = nfgenmsg(dumped.first().copied().unwrap_or_default()).to_vec();
     for (kind, value) in attributes(dumped.get(NFGENMSG..).unwrap_or_default()) {
         match kind {
-            CTA_TUPLE_ORIG => message.payload.extend(attribute(kind | NESTED, value)),
-            CTA_ID | CTA_ZONE => message.payload.extend(attribute(kind, value)),
+            CTA_TUPLE_ORIG => payload.extend(attribute(kind | NESTED, value)),
+            CTA_ID | CTA_ZONE => payload.extend(attribute(kind, value)),
             _ => {}
         }
     }
-    message
+    payload
 }
 
 /// Reads an entry's addresses. `None` where one is missing.
@@ -341,38 +378,6 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes.extend(value);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes
-}
-
-/// One request.
-#[derive(Debug, Clone)]
-struct Message {
-    kind: u16,
-    flags: u16,
-    /// `struct nfgenmsg` and the attributes.
-    payload: Vec<u8>,
-}
-
-impl Message {
-    fn new(kind: u16, family: u8) -> Self {
-        Message { kind, flags: 0, payload: vec![family, 0, 0, 0] }
-    }
-
-    fn flags(mut self, flags: u16) -> Self {
-        self.flags = flags;
-        self
-    }
-
-    /// Errors are answered anyway, so only the last asks for an acknowledgement. A dump ends by itself.
-    fn append_to(&self, bytes: &mut Vec<u8>, sequence: usize, is_last: bool) {
-        let acknowledge = if is_last && self.flags & NLM_F_DUMP == 0 { NLM_F_ACK } else { 0 };
-        let length = u32::try_from(HEADER + self.payload.len()).unwrap_or(u32::MAX);
-        bytes.extend(length.to_ne_bytes());
-        bytes.extend(self.kind.to_ne_bytes());
-        bytes.extend((NLM_F_REQUEST | self.flags | acknowledge).to_ne_bytes());
-        bytes.extend(u32::try_from(sequence).unwrap_or(u32::MAX).to_ne_bytes());
-        bytes.extend([0; 4]);
-        bytes.extend(&self.payload);
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod batch;
+mod channel;
 pub mod conntrack;
 pub mod departures;
 pub mod link;

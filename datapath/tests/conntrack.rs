@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use dotfour_datapath::address::PrefixRoute;
-use dotfour_datapath::conntrack::{Entry, Swept, Way};
+use dotfour_datapath::conntrack::{Entry, Place, Swept, Way};
 use dotfour_datapath::link::{LinkChange, LinkId};
 use dotfour_datapath::{Batch, Conntrack, Netns, Socket};
 use ipnet::IpNet;
@@ -72,7 +72,7 @@ fn entries(table: &mut Conntrack) -> Vec<Entry> {
     entries
 }
 
-fn goes_in_every_place_and_nothing_else(sweep: fn(&mut Conntrack, &[IpAddr])) {
+fn goes_in_every_place_and_nothing_else(sweep: fn(&mut Conntrack, &[(IpAddr, Place)])) {
     in_namespace(|| {
         let listener = TcpListener::bind((local(2), 1234)).unwrap();
         let to_pod = TcpStream::connect((local(9), 1234)).unwrap();
@@ -98,10 +98,10 @@ fn goes_in_every_place_and_nothing_else(sweep: fn(&mut Conntrack, &[IpAddr])) {
         }
         assert!(doomed.iter().any(|entry| entry.original != (pod(), local(5).into()) && entry.reply.0 == pod()));
         assert_eq!((doomed.len(), spared.len()), (7, 6), "{doomed:#?} {spared:#?}");
-        sweep(&mut table, &[pod()]);
+        sweep(&mut table, &[(pod(), Place::Anywhere)]);
         assert_eq!(entries(&mut table), spared);
         // Once more, and with nothing to find.
-        sweep(&mut table, &[pod()]);
+        sweep(&mut table, &[(pod(), Place::Anywhere)]);
         assert_eq!(entries(&mut table), spared);
         drop((open, to_pod, listener));
     });
@@ -110,14 +110,14 @@ fn goes_in_every_place_and_nothing_else(sweep: fn(&mut Conntrack, &[IpAddr])) {
 #[test]
 fn by_the_kernels_filter_an_address_goes_from_every_place_and_no_other_entry_does() {
     goes_in_every_place_and_nothing_else(|table, addresses| {
-        assert_eq!(table.sweep_by(Way::Filter, addresses).unwrap(), Swept::Clean);
+        table.sweep_by(Way::Filter, addresses).unwrap();
     });
 }
 
 #[test]
 fn by_a_dump_an_address_goes_from_every_place_and_no_other_entry_does() {
     goes_in_every_place_and_nothing_else(|table, addresses| {
-        assert_eq!(table.sweep_by(Way::Dump, addresses).unwrap(), Swept::Clean);
+        table.sweep_by(Way::Dump, addresses).unwrap();
     });
 }
 
@@ -139,11 +139,11 @@ fn of_ipv6_an_address_goes_and_the_others_stay() {
         datagram(local(3), local(2));
         let mut table = Conntrack::open().unwrap().unwrap();
         assert_eq!(table.entries().unwrap().len(), 4);
-        assert_eq!(table.sweep(&[pod.into()]).unwrap(), Swept::Clean);
+        assert_eq!(table.sweep(&[(pod.into(), Place::Anywhere)]).unwrap(), Swept::Clean);
         let left = entries(&mut table);
         assert_eq!(left.len(), 2);
         assert!(left.iter().any(|entry| entry.original == (peer.into(), other.into())), "{left:?}");
-        assert!(table.sweep_by(Way::Filter, &[pod.into()]).is_err());
+        assert!(table.sweep_by(Way::Filter, &[(pod.into(), Place::Anywhere)]).is_err());
     });
 }
 
@@ -152,10 +152,26 @@ fn many_addresses_go_at_once() {
     in_namespace(|| {
         (1..=200).for_each(|last| datagram(local(3), local(last)));
         let mut table = Conntrack::open().unwrap().unwrap();
-        let some: Vec<IpAddr> = (10..=150).map(|last| local(last).into()).collect();
+        let some: Vec<_> = (10..=150).map(|last| (local(last).into(), Place::Anywhere)).collect();
         assert_eq!(table.sweep(&some).unwrap(), Swept::Clean);
         // .50 seems to come from .2, and was told to go as well.
         assert_eq!(table.entries().unwrap().len(), 200 - 141);
+    });
+}
+
+#[test]
+fn the_target_alone_goes_where_only_that_is_asked() {
+    in_namespace(|| {
+        // Led to the pod by NAT and without; from the pod; and between others.
+        datagram(local(3), local(9));
+        datagram(local(3), local(2));
+        datagram(local(2), local(5));
+        datagram(local(3), local(4));
+        let mut table = Conntrack::open().unwrap().unwrap();
+        assert_eq!(table.count().unwrap(), 4);
+        table.sweep_by(Way::Filter, &[(pod(), Place::Target)]).unwrap();
+        let left: Vec<_> = entries(&mut table).into_iter().map(|entry| entry.original).collect();
+        assert_eq!(left, [(pod(), local(5).into()), (local(3).into(), local(4).into())]);
     });
 }
 
@@ -175,7 +191,7 @@ fn what_a_sweep_of_fifty_thousand_entries_takes() {
     in_namespace(|| {
         let mut table = Conntrack::open().unwrap().unwrap();
         let sender = UdpSocket::bind((local(3), 0)).unwrap();
-        let time = |table: &mut Conntrack, way, addresses: &[IpAddr]| {
+        let time = |table: &mut Conntrack, way, addresses: &[(IpAddr, Place)]| {
             let begun = Instant::now();
             table.sweep_by(way, addresses).unwrap();
             begun.elapsed()
@@ -186,14 +202,22 @@ fn what_a_sweep_of_fifty_thousand_entries_takes() {
             }
             for _ in 0..3 {
                 let present = table.entries().unwrap().len();
-                let one = time(&mut table, Way::Filter, &[pod()]);
-                let dump = time(&mut table, Way::Dump, &[pod()]);
-                let many: Vec<IpAddr> = (1..=250).map(|last| IpAddr::from([127, 2, 0, last])).collect();
+                let begun = Instant::now();
+                assert_eq!(usize::try_from(table.count().unwrap()).unwrap(), present);
+                let count = begun.elapsed();
+                let target = time(&mut table, Way::Filter, &[(pod(), Place::Target)]);
+                let one = time(&mut table, Way::Filter, &[(pod(), Place::Anywhere)]);
+                let dump = time(&mut table, Way::Dump, &[(pod(), Place::Anywhere)]);
+                let many: Vec<_> = (1..=250).map(|last| ([127, 2, 0, last].into(), Place::Anywhere)).collect();
                 let dump_many = time(&mut table, Way::Dump, &many);
-                println!("{present} entries: filter {one:?}, dump {dump:?}, dump for 250 {dump_many:?}");
+                println!(
+                    "{present} entries: count {count:?}, filter {one:?}, of targets {target:?}, dump {dump:?}, for 250 \
+                     {dump_many:?}"
+                );
             }
         }
-        let hits: Vec<IpAddr> = (0..250).map(|number| Ipv4Addr::from_bits(0x7f01_0000 + number).into()).collect();
+        let hits: Vec<_> =
+            (0..250).map(|number| (Ipv4Addr::from_bits(0x7f01_0000 + number).into(), Place::Anywhere)).collect();
         println!("250 addresses with an entry each: {:?}", time(&mut table, Way::Dump, &hits));
     });
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dotfour_datapath::Conntrack;
-use dotfour_datapath::conntrack::Swept;
+use dotfour_datapath::conntrack::{Place, Swept};
 use tracing::{info, warn};
 
 use crate::lease::Ledger;
@@ -50,8 +50,10 @@ impl Sweeper {
     pub fn sweep(&self, ledger: &Ledger, metrics: &Metrics) {
         let mut table = self.lock();
         let begun = now();
-        let addresses = ledger.pool().begin_due_sweep(begun);
-        self.sweep_these(&addresses, &mut table, begun, ledger, metrics);
+        let due = ledger.pool().begin_due_sweep(begun);
+        let wholly = due.wholly.into_iter().map(|address| (address, Place::Anywhere));
+        let again = due.again.into_iter().map(|address| (address, Place::Target));
+        self.sweep_these(&wholly.chain(again).collect::<Vec<_>>(), &mut table, begun, ledger, metrics);
         // So that counts are true without anybody's ADD.
         ledger.pool().thaw(begun);
     }
@@ -71,15 +73,16 @@ impl Sweeper {
                 return outcome;
             }
             let floor = ledger.pool().rest().floor;
-            let addresses = ledger.pool().begin_sweep(begun.saturating_sub(floor));
-            self.sweep_these(&addresses, &mut table, begun, ledger, metrics);
+            let rested = ledger.pool().begin_sweep(begun.saturating_sub(floor));
+            let rested: Vec<_> = rested.into_iter().map(|address| (address, Place::Anywhere)).collect();
+            self.sweep_these(&rested, &mut table, begun, ledger, metrics);
         }
         ledger.assign(wish(), now())
     }
 
     fn sweep_these(
         &self,
-        addresses: &[IpAddr],
+        addresses: &[(IpAddr, Place)],
         table: &mut Option<Conntrack>,
         begun: Moment,
         ledger: &Ledger,
@@ -89,10 +92,11 @@ impl Sweeper {
             return;
         }
         metrics.swept(self.forget(table.as_mut(), addresses), addresses.len());
-        ledger.pool().end_sweep(addresses, begun);
+        let swept: Vec<IpAddr> = addresses.iter().map(|(address, _)| *address).collect();
+        ledger.pool().end_sweep(&swept, begun);
     }
 
-    fn forget(&self, table: Option<&mut Conntrack>, addresses: &[IpAddr]) -> SweepResult {
+    fn forget(&self, table: Option<&mut Conntrack>, addresses: &[(IpAddr, Place)]) -> SweepResult {
         match table.map_or(Ok(Swept::NotTracked), |table| table.sweep(addresses)) {
             Ok(swept) => {
                 if self.failing.swap(false, Ordering::Relaxed) {

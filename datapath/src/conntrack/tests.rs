@@ -30,7 +30,7 @@ fn an_entry_names_its_four_addresses_and_no_others() {
 
 #[test]
 fn a_deletion_is_of_this_entry_alone() {
-    let payload = deletion(&dumped()).payload;
+    let payload = deletion(&dumped());
     let kinds: Vec<u16> = attributes(&payload[NFGENMSG..]).map(|(kind, _)| kind).collect();
     assert_eq!(kinds, [CTA_TUPLE_ORIG, CTA_ID, CTA_ZONE]);
     assert_eq!(payload[0], INET);
@@ -38,8 +38,8 @@ fn a_deletion_is_of_this_entry_alone() {
 
 #[test]
 fn no_request_is_without_a_tuple_which_would_empty_the_whole_table() {
-    for message in filters(Ipv4Addr::new(10, 0, 0, 2)) {
-        let kinds: Vec<u16> = attributes(&message.payload[NFGENMSG..]).map(|(kind, _)| kind).collect();
+    for payload in filters(Ipv4Addr::new(10, 0, 0, 2), Place::Anywhere) {
+        let kinds: Vec<u16> = attributes(&payload[NFGENMSG..]).map(|(kind, _)| kind).collect();
         assert!(matches!(kinds[..], [CTA_TUPLE_ORIG | CTA_TUPLE_REPLY, CTA_FILTER]), "{kinds:?}");
     }
 }
@@ -58,4 +58,18 @@ fn cut_and_damaged_entries_are_no_entries_and_no_panic() {
             let _ = (entry(&damaged), deletion(&damaged));
         }
     }
+}
+
+#[test]
+fn the_cheaper_way_is_taken() {
+    let way = |count, place, entries| {
+        let addresses: Vec<_> = (0..count).map(|last| (IpAddr::from([10, 0, 0, last]), place)).collect();
+        best_way(&addresses, entries)
+    };
+    assert_eq!(way(1, Place::Anywhere, 1_000), Way::Filter);
+    assert_eq!(way(1, Place::Anywhere, 1_000_000), Way::Filter);
+    assert_eq!(way(3, Place::Anywhere, 50_000), Way::Dump);
+    assert_eq!(way(3, Place::Target, 50_000), Way::Filter);
+    assert_eq!(way(250, Place::Target, 1_000), Way::Dump);
+    assert_eq!(best_way(&[([0; 16].into(), Place::Target)], 0), Way::Dump, "the filter does not find IPv6 addresses");
 }

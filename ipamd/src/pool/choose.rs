@@ -58,11 +58,10 @@ impl Pool {
                 pair(families, v4, v6)
             })
         };
-        match (choose(&|state| state.is_swept(floor)), choose(&|_| true)) {
-            (Some(slots), _) => Ok(slots),
-            (None, Some(_)) => Err(Assignment::Unswept),
-            (None, None) => Err(Assignment::Exhausted(self.counts())),
+        if let Some(slots) = choose(&|state| state.is_swept(floor)) {
+            return Ok(slots);
         }
+        Err(if choose(&|_| true).is_some() { Assignment::Unswept } else { Assignment::Exhausted(self.counts()) })
     }
 }
 

@@ -39,7 +39,7 @@ pub use eligible::{Exclusion, ExclusionReason, PoolAddress, eligible};
 pub use lease::{HostLink, Lease, PodAddresses};
 pub use outcome::{Adoption, Assignment, Covered, Families, Wish};
 use queue::{Queue, Slots};
-pub use rest::Rest;
+pub use rest::{Due, Rest};
 pub use state::State;
 use tombstones::Tombstones;
 use view::VIEWS_UNTIL_REMOVAL;

@@ -14,6 +14,15 @@ pub struct Rest {
     pub floor: Duration,
 }
 
+/// The addresses for which a sweep is due.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Due {
+    /// Not swept yet, or rested by now: all that names them goes.
+    pub wholly: Vec<IpAddr>,
+    /// Swept once already, a moment ago: what leads to them goes, if it has come back.
+    pub again: Vec<IpAddr>,
+}
+
 impl Pool {
     /// Lets a free address rest, as one released at `since` does. Without effect on any other. To be called in the order
     /// of the moments.
@@ -28,29 +37,38 @@ impl Pool {
     /// The resting addresses that were released no later than this. Until [`Pool::end_sweep`] says that nothing remembers
     /// their connections any more, none of them is lent.
     pub fn begin_sweep(&mut self, released_until: Moment) -> Vec<IpAddr> {
-        self.begin_sweep_of(|state| matches!(state, State::Cooling { since, .. } if *since <= released_until))
+        let mut addresses = Vec::new();
+        let wanted = |state: &State| matches!(state, State::Cooling { since, .. } if *since <= released_until);
+        self.begin_sweep_of(wanted, |entry| addresses.push(entry.address));
+        addresses
     }
 
     /// As [`Pool::begin_sweep`], of those resting addresses alone for which it is time: released a moment ago, while
     /// whoever sends to them is still being told; or at the end of their rest, or of its floor, and not swept since.
-    pub fn begin_due_sweep(&mut self, now: Moment) -> Vec<IpAddr> {
-        let rest = self.rest;
-        self.begin_sweep_of(|state| state.is_due(rest, now))
+    pub fn begin_due_sweep(&mut self, now: Moment) -> Due {
+        let (rest, mut due) = (self.rest, Due::default());
+        self.begin_sweep_of(
+            |state| state.is_due(rest, now),
+            |entry| {
+                let again = entry.state.was_swept() && !entry.state.has_rested(rest.floor, now);
+                if again { &mut due.again } else { &mut due.wholly }.push(entry.address);
+            },
+        );
+        due
     }
 
-    fn begin_sweep_of(&mut self, wanted: impl Fn(&State) -> bool) -> Vec<IpAddr> {
+    fn begin_sweep_of(&mut self, wanted: impl Fn(&State) -> bool, mut each: impl FnMut(&Entry)) {
         let slots: Vec<usize> = self.cooling.slots(&self.slots).collect();
-        let mut addresses = Vec::with_capacity(slots.len());
         for slot in slots {
             if let Some(entry) = self.slots.get_mut(slot)
                 && wanted(&entry.state)
-                && let State::Cooling { swept, .. } = &mut entry.state
             {
-                *swept = None;
-                addresses.push(entry.address);
+                each(entry);
+                if let State::Cooling { swept, .. } = &mut entry.state {
+                    *swept = None;
+                }
             }
         }
-        addresses
     }
 
     /// Notes that a sweep which began at this moment is over. Without effect on addresses that do not rest, or not since

@@ -11,6 +11,10 @@ use super::{Moment, Rest};
 /// above all, have been told that its pod is gone.
 const FRESH: Duration = Duration::from_secs(2);
 
+/// How long after one of these sweeps there is no other. Whoever sends without a pause must find the next pod within a second
+/// from when the rules that lead there have changed.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// Where one address stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
@@ -49,7 +53,14 @@ impl State {
     pub(super) fn is_due(&self, rest: Rest, now: Moment) -> bool {
         let State::Cooling { since, swept } = self else { return false };
         let over = |rest| self.has_rested(rest, now) && !self.is_swept(rest);
-        swept.is_none() || now.saturating_sub(*since) <= FRESH || over(rest.floor) || over(rest.cooldown)
+        let fresh = now.saturating_sub(*since) <= FRESH;
+        let again = |swept: Moment| fresh && now.saturating_sub(swept) >= AGAIN;
+        swept.is_none_or(again) || over(rest.floor) || over(rest.cooldown)
+    }
+
+    /// Whether this is a resting address of which a sweep is over, and no other is under way.
+    pub(super) fn was_swept(&self) -> bool {
+        matches!(self, State::Cooling { swept: Some(_), .. })
     }
 
     /// Whether this is an address whose connections were swept after a rest of so long.

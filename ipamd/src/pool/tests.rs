@@ -197,20 +197,23 @@ fn a_sweep_is_due_right_after_the_release_and_at_the_ends_of_the_rest_and_not_in
     pool.release(&key(0), Moment::ZERO);
     let second = Duration::from_secs(1);
     let mut due = |now: Moment| {
-        let addresses = pool.begin_due_sweep(now);
-        pool.end_sweep(&addresses, now);
-        !addresses.is_empty()
+        let Due { wholly, again } = pool.begin_due_sweep(now);
+        pool.end_sweep(&wholly, now);
+        pool.end_sweep(&again, now);
+        (wholly.len(), again.len())
     };
     for (now, expected) in [
-        (Moment::ZERO, true),
-        (second, true),
-        (second * 2, true),
-        (second * 3, false),
-        (FLOOR, true),
-        (FLOOR + second, false),
-        (COOLDOWN - second, false),
-        (COOLDOWN, true),
-        (COOLDOWN + second, false),
+        (Moment::ZERO, (1, 0)),
+        (second / 4, (0, 0)),
+        (second / 2, (0, 1)),
+        (second, (0, 1)),
+        (second * 2, (0, 1)),
+        (second * 3, (0, 0)),
+        (FLOOR, (1, 0)),
+        (FLOOR + second, (0, 0)),
+        (COOLDOWN - second, (0, 0)),
+        (COOLDOWN, (1, 0)),
+        (COOLDOWN + second, (0, 0)),
     ] {
         assert_eq!(due(now), expected, "{now:?}");
     }

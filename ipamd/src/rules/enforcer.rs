@@ -10,7 +10,7 @@ use super::RulesError;
 use super::agent_files::{AgentSettings, Merged};
 use super::apply::{ApplyError, Nft};
 use super::directory::Directory;
-use super::events::Events;
+use super::events::{Events, Heard};
 use super::plan::{Inputs, plan};
 use super::table::{Content, TABLE};
 use crate::config::{Config, Masquerade, Metadata};
@@ -43,8 +43,12 @@ pub struct Enforcer {
     events: Events,
     metrics: RulesMetrics,
     failing: bool,
-    /// Somebody changed the table while it was made.
-    altered: bool,
+    /// What was heard of others while the table was made.
+    heard_meanwhile: Heard,
+    /// Somebody may have changed what an outline does not show: the table is to be written whatever it looks like.
+    in_doubt: bool,
+    /// The last transaction of ours was more than there is room for, and hid what others did.
+    crowded: bool,
     next_look: Instant,
     next_check: Instant,
 }
@@ -72,7 +76,9 @@ impl Enforcer {
             events,
             metrics,
             failing: false,
-            altered: false,
+            heard_meanwhile: Heard::default(),
+            in_doubt: false,
+            crowded: false,
             next_look: now + INTERVAL,
             next_check: now,
         };
@@ -87,7 +93,7 @@ impl Enforcer {
             enforcer.take(merged);
         }
         enforcer.replan();
-        enforcer.enforce(RulesReason::Start, false)?;
+        enforcer.enforce(RulesReason::Start)?;
         Ok(enforcer)
     }
 
@@ -105,7 +111,7 @@ impl Enforcer {
         info!(?new, "pods of further networks");
         self.pods.extend(new.iter().copied());
         self.replan();
-        self.enforce(RulesReason::Changed, false).inspect_err(|_| {
+        self.enforce(RulesReason::Changed).inspect_err(|_| {
             // So that the next call does not think it done.
             self.pods.retain(|net| !new.contains(net));
         })
@@ -115,13 +121,19 @@ impl Enforcer {
         self.pods.iter().any(|covered| covered.contains(net))
     }
 
-    /// Looks at everything whose time has come. True if somebody else had changed the table.
+    /// Looks at everything whose time has come. True if somebody else had changed the table, or may have.
     pub fn tick(&mut self) -> bool {
-        let heard = self.events.drain();
-        let altered = std::mem::take(&mut self.altered) || !heard.changed_by.is_empty();
-        if altered {
+        let mut heard = self.events.drain();
+        let meanwhile = std::mem::take(&mut self.heard_meanwhile);
+        heard.changed_by.extend(meanwhile.changed_by);
+        heard.missed |= meanwhile.missed;
+        if !heard.changed_by.is_empty() {
             warn!(by = ?heard.changed_by, "somebody else changed table inet {TABLE}; putting it back");
+        } else if heard.missed {
+            info!("the kernel's word of changed rules was lost; writing table inet {TABLE} anew");
         }
+        let altered = heard.missed || !heard.changed_by.is_empty();
+        self.in_doubt |= altered;
         let now = Instant::now();
         let mut changed = false;
         if now >= self.next_look {
@@ -131,10 +143,10 @@ impl Enforcer {
                 changed = self.replan();
             }
         }
-        if altered || heard.missed || changed || now >= self.next_check {
+        if altered || changed || now >= self.next_check {
             let reason = if changed { RulesReason::Changed } else { RulesReason::Restored };
-            // Somebody may have changed what an outline does not show.
-            let _ = self.enforce(reason, altered);
+            // What fails is told there, and tried again.
+            let _ = self.enforce(reason);
         }
         altered
     }
@@ -170,11 +182,11 @@ impl Enforcer {
         changed
     }
 
-    /// Makes the table as planned. Writes nothing if it is, unless `force`.
-    fn enforce(&mut self, reason: RulesReason, force: bool) -> Result<(), ApplyError> {
+    /// Makes the table as planned. Writes nothing if it is, unless it is in doubt.
+    fn enforce(&mut self, reason: RulesReason) -> Result<(), ApplyError> {
         let begun = Instant::now();
         let outcome = self.nft.outline().and_then(|present| {
-            if !force && present.as_ref() == Some(&self.content.outline()) {
+            if !self.in_doubt && present.as_ref() == Some(&self.content.outline()) {
                 return Ok(None);
             }
             self.nft.apply(&self.content, present.as_ref()).map(Some)
@@ -184,6 +196,7 @@ impl Enforcer {
             Ok(Some(pid)) => {
                 self.metrics.applied(reason, true);
                 info!(took = ?begun.elapsed(), "table inet {TABLE} is in force, {}", reason.why());
+                self.in_doubt = false;
                 self.forget_own(*pid);
             }
             Err(e) => {
@@ -208,7 +221,11 @@ impl Enforcer {
         heard.changed_by.remove(&own);
         // Another process that has the number makes nft's a negative one, which is not known here.
         heard.changed_by.retain(|by| i32::try_from(*by).is_ok());
-        self.altered = !heard.changed_by.is_empty();
+        // Where our own transaction is more than there is room for, another will not do better.
+        let crowded = heard.missed;
+        heard.missed &= !self.crowded;
+        self.crowded = crowded;
+        self.heard_meanwhile = heard;
     }
 }
 

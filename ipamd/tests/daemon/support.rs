@@ -4,6 +4,7 @@ use std::io::{IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -126,11 +127,13 @@ impl Node {
         ))
     }
 
-    /// Starts the daemon and does not wait for it.
+    /// Starts the daemon and does not wait for it. Programs are looked for in the directory of [`Node::put_tool`] first.
     pub(crate) fn spawn(&self, config: &Path) -> Daemon {
         let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_dotfour-ipamd"));
         command.arg("run").arg("--config").arg(config).stdin(Stdio::null()).stderr(log);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.tools().display()));
         Daemon(self.netns.run(|| command.spawn().unwrap()).unwrap())
     }
 
@@ -156,6 +159,18 @@ impl Node {
         let status = daemon.wait();
         assert!(!self.socket().exists(), "a daemon that failed left its socket");
         (status, self.log())
+    }
+
+    fn tools(&self) -> PathBuf {
+        self.directory.path().join("tools")
+    }
+
+    /// Puts a script in the place of a program that the daemon runs.
+    pub(crate) fn put_tool(&self, name: &str, script: &str) {
+        std::fs::create_dir_all(self.tools()).unwrap();
+        let path = self.tools().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
     }
 
     fn log_path(&self) -> PathBuf {

@@ -127,3 +127,52 @@ fn a_table_that_cannot_be_written_is_one_clear_error_at_the_start_and_tried_agai
     eventually("the rules are back", || applies(&node, "restored", "ok") >= 1.0);
     assert_eq!(node.log().matches("is not as it should be; trying again").count(), 1, "{}", node.log());
 }
+
+/// Takes an element out of a set, which the table's outline does not show.
+const HARM: &str = "nft flush set inet dotfour azure_exempt4";
+
+fn is_whole(node: &Node) -> bool {
+    run(&node.netns, "nft list set inet dotfour azure_exempt4").contains("10.240.0.0/16")
+}
+
+#[test]
+fn a_repair_that_failed_is_tried_again_although_names_and_hooks_are_as_planned() {
+    let node = node_in_a_world();
+    let refuse = node.directory.path().join("refuse");
+    node.put_tool(
+        "nft",
+        &format!(
+            "case \"$*\" in *-f*) [ ! -e {} ] || {{ echo 'Error: not now' >&2; exit 1; }};; esac\n\
+             PATH=${{PATH#*:}}; exec nft \"$@\"",
+            refuse.display()
+        ),
+    );
+    let _daemon = node.start(&config(&node, "masquerade: {vnetCidr: 10.240.0.0/16}"));
+    fs::write(&refuse, "").unwrap();
+    run(&node.netns, HARM);
+    eventually("a repair has failed", || applies(&node, "restored", "failed") >= 1.0);
+    assert!(!is_whole(&node));
+    fs::remove_file(&refuse).unwrap();
+    let took = time_until("the element is back", || is_whole(&node));
+    assert!(took < Duration::from_secs(3), "back after {took:?}");
+}
+
+#[test]
+fn a_change_is_put_right_although_the_kernel_s_word_of_it_was_lost() {
+    let node = node_in_a_world();
+    let daemon = node.start(&config(&node, "masquerade: {vnetCidr: 10.240.0.0/16}"));
+    daemon.pause();
+    // More than there is room for, so that nothing is heard of what comes behind it.
+    run(&node.netns, "nft 'table ip other { set s { type ipv4_addr . inet_service; }; }'");
+    let elements = (0..60_000).map(|i| format!("10.0.{}.{} . 80", i / 250, i % 250)).collect::<Vec<_>>().join(",");
+    let file = node.directory.path().join("elements");
+    fs::write(&file, format!("add element ip other s {{ {elements} }}\n")).unwrap();
+    for _ in 0..3 {
+        run(&node.netns, &format!("nft -f {}; nft flush set ip other s", file.display()));
+    }
+    run(&node.netns, HARM);
+    daemon.signal(Signal::CONT);
+    let took = time_until("the element is back", || is_whole(&node));
+    assert!(took < Duration::from_secs(3), "back after {took:?}");
+    assert!(node.log().contains("was lost"), "{}", node.log());
+}

@@ -4,12 +4,14 @@
 use std::error::Error;
 use std::net::IpAddr;
 
+use dotfour_datapath::KernelError;
 use dotfour_protocol::{Cause, Failure, PoolCounts};
 
 use crate::lease::ledger::NotRecorded;
 use crate::wiring::WireError;
 
 const WIRED_BY_OTHERS: &str = "with addresses that dotfour-ipam assigned for another plugin to wire";
+const MAKE_ROOM: &str = "see the daemon's log; make room on the file system of stateDir";
 const WIRED_BY_US: &str = "wired by dotfour itself";
 
 /// Why an ADD failed. The pool and the kernel are as before.
@@ -58,6 +60,36 @@ pub enum AddError {
     Wire(#[from] WireError),
 }
 
+/// Why an attachment did not end. Its lease stays, and the call can be repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum EndError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The end of a delegated lease is not on record.
+    #[error(transparent)]
+    NotRecorded(#[from] NotRecorded),
+}
+
+impl EndError {
+    /// Its cause, and what to do.
+    pub fn remedy(&self) -> (Cause, &'static str) {
+        match self {
+            EndError::Kernel(_) => {
+                (Cause::KernelRefused, "see the daemon's log and the node's kernel log; the runtime will try again")
+            }
+            EndError::NotRecorded(_) => (Cause::NotRecorded, MAKE_ROOM),
+        }
+    }
+}
+
+impl From<EndError> for Failure {
+    fn from(error: EndError) -> Self {
+        let (cause, next_step) = error.remedy();
+        Failure::new(cause, with_source(&error), next_step)
+    }
+}
+
 impl From<AddError> for Failure {
     fn from(error: AddError) -> Self {
         let (cause, next_step) = match &error {
@@ -85,9 +117,7 @@ impl From<AddError> for Failure {
                 Cause::AttachmentConflict,
                 "DEL the container with the network configuration that it was added with".into(),
             ),
-            AddError::NotRecorded(_) => {
-                (Cause::NotRecorded, "see the daemon's log; make room on the file system of stateDir".into())
-            }
+            AddError::NotRecorded(_) => (Cause::NotRecorded, MAKE_ROOM.into()),
             AddError::Exhausted(_) => (
                 Cause::PoolExhausted,
                 "wait for pods to end or addresses to cool down, or give the NIC more ipConfigurations".into(),

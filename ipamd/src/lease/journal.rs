@@ -143,7 +143,8 @@ impl Journal {
         self.compact_at = 0;
     }
 
-    /// Appends frames. After an error the file's end is in doubt; [`Journal::wants_rewrite`] is true until a rewrite succeeds.
+    /// Appends frames, all of them. After an error [`Journal::wants_rewrite`] is true until a rewrite succeeds; what did get
+    /// into the file of them is taken out of it, if the file system lets itself be asked.
     pub fn append(&mut self, frames: &[u8]) -> Result<(), JournalError> {
         let written = match &mut self.file {
             Some(file) => file.write_all(frames),
@@ -155,7 +156,8 @@ impl Journal {
                 Ok(())
             }
             Err(source) => {
-                self.file = None;
+                // Those calls fail: a start must not find what they asked for.
+                let _ = self.file.take().map(|file| file.set_len(self.length));
                 Err(self.failed(source))
             }
         }

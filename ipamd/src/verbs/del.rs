@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dotfour_datapath::KernelError;
-use dotfour_protocol::{AttachmentKey, Cause, Del, Failure, Reply};
+use dotfour_protocol::{AttachmentKey, Del, Reply};
 use tracing::info;
 
 use super::add::words;
 use super::{Node, now, tell};
 use crate::caller::Caller;
+use crate::errors::EndError;
 use crate::pool::{Covered, Lease, Moment, PodAddresses};
 use crate::wiring::{Janitor, Wirer};
 
@@ -82,22 +82,15 @@ pub(super) fn answer(del: Del, caller: &Caller, node: &Node, wirer: &mut Wirer) 
                 released.close(&key, Reason::Del, &node.janitor);
             }
         }
-        Err(e) => tell(
-            caller,
-            &Reply::Failed(Failure::new(
-                Cause::KernelRefused,
-                e.to_string(),
-                "see the node's kernel log; the runtime will try again",
-            )),
-        ),
+        Err(e) => tell(caller, &Reply::Failed(e.into())),
     }
 }
 
 /// Ends the attachment that was made by an ADD started before `at`.
 ///
-/// The addresses are released only after the kernel carries nothing for the pod any more; if the kernel refuses, the lease
-/// stays and the call can be repeated.
-pub(super) fn end(key: &Arc<AttachmentKey>, at: Moment, node: &Node, wirer: &mut Wirer) -> Result<Ended, KernelError> {
+/// The addresses are released only after the kernel carries nothing for the pod any more; if the kernel refuses, or the end
+/// of a delegated lease cannot be recorded, the lease stays and the call can be repeated.
+pub(super) fn end(key: &Arc<AttachmentKey>, at: Moment, node: &Node, wirer: &mut Wirer) -> Result<Ended, EndError> {
     let _entered = node.gate.enter(key);
     let (covered, ticket) = node.ledger.cover(key, at, now());
     match covered {
@@ -117,7 +110,7 @@ pub(super) fn end_lease(
     lease: &Lease,
     node: &Node,
     wirer: &mut Wirer,
-) -> Result<Released, KernelError> {
+) -> Result<Released, EndError> {
     let begun = Instant::now();
     let mut condemned = None;
     if let Some(link) = &lease.link {
@@ -126,7 +119,13 @@ pub(super) fn end_lease(
         condemned = Some(group);
     }
     let (_, ticket) = node.ledger.release(key, now());
-    // If it is not recorded, the next start finds a lease without a link and lets its addresses cool down.
-    let _ = node.ledger.commit(ticket);
+    if let Err(e) = node.ledger.commit(ticket)
+        && lease.delegated
+    {
+        // Nothing but the record would tell the next start that it is over, so it is not.
+        node.ledger.pool().adopt(key, lease.clone(), node.nic.index);
+        return Err(e.into());
+    }
+    // Of any other lease the next start finds no link, and lets its addresses cool down.
     Ok(Released { addresses: lease.addresses, took: begun.elapsed(), condemned })
 }

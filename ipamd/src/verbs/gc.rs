@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dotfour_protocol::{AttachmentKey, Cause, Failure, Gc, Reply, ValidAttachment};
+use dotfour_protocol::{AttachmentKey, Failure, Gc, Reply, ValidAttachment};
 use tracing::warn;
 
 use super::{Node, Reason, now};
@@ -14,7 +14,7 @@ use crate::wiring::Wirer;
 /// How long an attachment is spared after its ADD: the runtime may have made its list before.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Carries out a GC. What the kernel refuses to end stays, and is named; the rest ends all the same.
+/// Carries out a GC. What cannot be ended stays, and is named; the rest ends all the same.
 pub(super) fn gc(gc: Gc, node: &Node, wirer: &mut Wirer) -> Reply {
     let valid: HashSet<ValidAttachment> = gc.valid.into_iter().collect();
     let mut refused = None;
@@ -22,16 +22,14 @@ pub(super) fn gc(gc: Gc, node: &Node, wirer: &mut Wirer) -> Reply {
         // Only what was found: an ADD that came since counts for itself.
         if let Err(e) = node.end(&key, started, Reason::Gc, wirer) {
             warn!(%key, "GC has to leave it: {e}");
-            refused.get_or_insert_with(|| format!("{key} cannot be ended: {e}"));
+            refused.get_or_insert_with(|| (e.remedy().0, format!("{key} cannot be ended: {e}")));
         }
     }
     match refused {
         None => Reply::Collected,
-        Some(message) => Reply::Failed(Failure::new(
-            Cause::KernelRefused,
-            message,
-            "see the daemon's log; the runtime's next GC will try again",
-        )),
+        Some((cause, message)) => {
+            Reply::Failed(Failure::new(cause, message, "see the daemon's log; the runtime's next GC will try again"))
+        }
     }
 }
 

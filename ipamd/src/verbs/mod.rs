@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dotfour_datapath::KernelError;
 use dotfour_protocol::{AttachmentKey, Call, PodName, Reply};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::caller::{Caller, Question};
+use crate::errors::EndError;
 use crate::lease::Ledger;
 use crate::metrics::Metrics;
 use crate::nic::Nic;
@@ -120,14 +120,14 @@ impl Node {
     /// Ends the attachment that was made by an ADD started before `at`. Repeating it does no harm.
     ///
     /// # Errors
-    /// The kernel refused; the lease stays.
+    /// The kernel refused, or the end of a delegated lease is not on record; the lease stays.
     pub fn end(
         &self,
         key: &Arc<AttachmentKey>,
         at: Moment,
         reason: Reason,
         wirer: &mut Wirer,
-    ) -> Result<Ended, KernelError> {
+    ) -> Result<Ended, EndError> {
         let ended = del::end(key, at, self, wirer)?;
         if let Ended::Released(released) = &ended {
             released.close(key, reason, &self.janitor);
@@ -140,7 +140,7 @@ impl Node {
     ///
     /// # Errors
     /// The kernel did not answer; the lease stays.
-    pub fn collect(&self, key: &Arc<AttachmentKey>, link: &HostLink, wirer: &mut Wirer) -> Result<bool, KernelError> {
+    pub fn collect(&self, key: &Arc<AttachmentKey>, link: &HostLink, wirer: &mut Wirer) -> Result<bool, EndError> {
         let _entered = self.gate.enter(key);
         let lease = self.ledger.pool().lease(key).cloned();
         match lease {

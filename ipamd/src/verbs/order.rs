@@ -83,7 +83,8 @@ impl Order {
 
     /// Takes a new assignment back.
     pub(super) fn cancel(&self, node: &Node) {
-        // If this is not recorded either, the next start finds a lease without a link and collects it.
+        // What could not be recorded is not in the file ([`Journal::append`]); of what is there, and cannot be wired, the next
+        // start finds no link.
         let _ = node.ledger.commit(node.ledger.cancel(&self.key));
     }
 }

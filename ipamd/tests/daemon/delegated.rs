@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use dotfour_datapath::Netns;
-use dotfour_protocol::{Add, Assigned, AttachmentKey, Call, Check, Failure, Gc, PodName, Reply};
+use dotfour_protocol::{Add, Assigned, AttachmentKey, Call, Check, Del, Failure, Gc, PodName, Reply};
 use rustix::process::Signal;
 
 use crate::leases::{now_ns, spool};
@@ -93,6 +93,39 @@ fn a_lease_without_a_link_survives_the_daemon_its_kill_and_the_collector() {
     let _daemon = node.start(&config);
     assert_eq!(assigned(&node), 1);
     assert_eq!(node.status().attachments[0].key, key("c2"));
+}
+
+#[test]
+fn an_end_that_cannot_be_recorded_is_an_error_for_a_delegated_lease_alone_until_it_can() {
+    let node = Node::new();
+    let config = node.static_config(4);
+    let daemon = node.start(&config);
+    let pod = Netns::create().unwrap();
+    node.add(&key("wired"), "web-2", pod.as_fd()).unwrap();
+    assign(&node, &key("c1")).unwrap();
+    // The journal is written anew once it is long enough, and then it cannot be.
+    let in_the_way = node.directory.path().join("state/leases.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    for n in 0..300 {
+        node.del(&key(&format!("{n:01500}")));
+    }
+    for _ in 0..2 {
+        let Reply::Failed(failure) = node.call(Call::Del(Del { key: key("c1") }), None) else { panic!("ended") };
+        assert_eq!((failure.code, failure.cause.as_str()), (105, "not-recorded"));
+    }
+    // The next start sees by its link that it is over.
+    node.del(&key("wired"));
+    assert_eq!(assigned(&node), 1);
+    daemon.signal(Signal::KILL);
+    drop(daemon);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    let daemon = node.start(&config);
+    assert_eq!(assigned(&node), 1, "it is on record still");
+    node.del(&key("c1"));
+    daemon.signal(Signal::KILL);
+    drop(daemon);
+    let _daemon = node.start(&config);
+    assert_eq!(assigned(&node), 0);
 }
 
 #[test]

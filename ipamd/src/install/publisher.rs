@@ -53,8 +53,8 @@ impl<'c> Publisher<'c> {
     /// done is told, and tried again at the next look.
     pub async fn look(&mut self) {
         let mut complaints = Vec::new();
-        if self.may_promise(&mut complaints) {
-            match self.keep(&mut complaints) {
+        if self.may_promise(&mut complaints).await {
+            match self.keep(&mut complaints).await {
                 Ok(text) => self.ask_runtime(&text, &mut complaints).await,
                 Err(e) => complaints.push(with_source(&e)),
             }
@@ -66,7 +66,7 @@ impl<'c> Publisher<'c> {
     }
 
     /// The self-test: a list without its plugin, or with a daemon that does not answer, would fail every pod.
-    fn may_promise(&mut self, complaints: &mut Vec<String>) -> bool {
+    async fn may_promise(&mut self, complaints: &mut Vec<String>) -> bool {
         let plugin = self.config.cni.bin_dir.join(PLUGIN);
         if !reference::is_program(&plugin) {
             complaints.push(format!(
@@ -76,9 +76,10 @@ impl<'c> Publisher<'c> {
             return false;
         }
         if !self.tested {
-            match client::ready(&self.config.socket) {
+            let socket = self.config.socket.clone();
+            match aside(move || client::ready(&socket).map_err(|e| with_source(&e))).await {
                 Ok(()) => self.tested = true,
-                Err(e) => complaints.push(format!("no network configuration is written: {}", with_source(&e))),
+                Err(e) => complaints.push(format!("no network configuration is written: {e}")),
             }
         }
         self.tested
@@ -110,13 +111,13 @@ impl<'c> Publisher<'c> {
     }
 
     /// Returns the list's text.
-    fn keep(&mut self, complaints: &mut Vec<String>) -> Result<String, InstallError> {
+    async fn keep(&mut self, complaints: &mut Vec<String>) -> Result<String, InstallError> {
         for plugin in reference::missing(&self.config.cni.bin_dir) {
             let (name, without) = (plugin.name(), plugin.without());
             let bin_dir = self.config.cni.bin_dir.display();
             complaints.push(format!("{bin_dir} has no {name}: {without}; {}", reference::REMEDY));
         }
-        let text = conflist::text(self.config, self.portmap(complaints).as_deref());
+        let text = conflist::text(self.config, self.portmap(complaints).await.as_deref());
         let name = &self.config.cni.conflist;
         let found = self.found()?;
         let in_place = has_content(&self.directory.join(name), text.as_bytes()).unwrap_or(false);
@@ -164,7 +165,7 @@ impl<'c> Publisher<'c> {
     }
 
     /// The versions that portmap speaks, if it is there. It is asked when it has changed.
-    fn portmap(&mut self, complaints: &mut Vec<String>) -> Option<Vec<String>> {
+    async fn portmap(&mut self, complaints: &mut Vec<String>) -> Option<Vec<String>> {
         let bin_dir = &self.config.cni.bin_dir;
         if !Reference::Portmap.is_in(bin_dir) {
             return None;
@@ -172,7 +173,9 @@ impl<'c> Publisher<'c> {
         let program = bin_dir.join(Reference::Portmap.name());
         let stamp = stamp(&program);
         if stamp.is_none() || self.portmap.0 != stamp {
-            self.portmap = (stamp, reference::versions(&program).ok());
+            let asked = program.clone();
+            let versions = aside(move || reference::versions(&asked).map_err(|e| e.to_string())).await;
+            self.portmap = (stamp, versions.ok());
         }
         Some(self.portmap.1.clone().unwrap_or_else(|| {
             complaints.push(format!(
@@ -182,6 +185,12 @@ impl<'c> Publisher<'c> {
             ["0.3.1", "0.4.0", "1.0.0"].map(str::to_owned).into()
         }))
     }
+}
+
+/// Does what blocks where nobody else has to wait for it: the calling thread is the only one that the source, the metrics
+/// and the signals have.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(e.to_string()))
 }
 
 fn stamp(path: &Path) -> Stamp {

@@ -1,11 +1,20 @@
 //! The CNI project's reference plugins, which are not ours and which a node needs all the same.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use serde::Deserialize;
+
+/// How long a plugin may take to say its versions.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How much it may say, in bytes.
+const LONGEST: usize = 64 * 1024;
 
 /// A reference plugin that matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,10 +70,11 @@ struct Versions {
     supported_versions: Vec<String>,
 }
 
-/// The versions of the CNI specification that a plugin says it supports.
+/// The versions of the CNI specification that a plugin says it supports. Blocks, for two seconds at most: one that takes
+/// longer is killed.
 ///
 /// # Errors
-/// It cannot be run, or says something else.
+/// It cannot be run, says something else, or nothing in time.
 pub fn versions(program: &Path) -> io::Result<Vec<String>> {
     let mut child = Command::new(program)
         .env_clear()
@@ -77,9 +87,32 @@ pub fn versions(program: &Path) -> io::Result<Vec<String>> {
         // One that does not read it may still answer.
         let _ = stdin.write_all(br#"{"cniVersion":"1.0.0"}"#);
     }
-    let output = child.wait_with_output()?;
-    let answer: Versions = serde_json::from_slice(&output.stdout)?;
+    let said =
+        child.stdout.take().map_or_else(|| Ok(Vec::new()), |stdout| read_until(stdout, Instant::now() + PATIENCE));
+    // It has said all, or must not go on. One that ended by itself does not mind.
+    let _ = child.kill();
+    child.wait()?;
+    let answer: Versions = serde_json::from_slice(&said?)?;
     Ok(answer.supported_versions)
+}
+
+/// What is said before the end, which has to come by then.
+fn read_until(mut from: ChildStdout, by: Instant) -> io::Result<Vec<u8>> {
+    let mut said = Vec::new();
+    let mut buffer = [0; 4096];
+    while said.len() < LONGEST {
+        let left = by.saturating_duration_since(Instant::now());
+        let patience = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut fds = [PollFd::new(&from, PollFlags::IN)];
+        if retry_on_intr(|| poll(&mut fds, Some(&patience)))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match from.read(&mut buffer)? {
+            0 => return Ok(said),
+            length => said.extend(buffer.get(..length).unwrap_or_default()),
+        }
+    }
+    Err(io::ErrorKind::FileTooLarge.into())
 }
 
 #[cfg(test)]
@@ -104,5 +137,6 @@ mod tests {
         assert!(versions_of_debian_s.contains(&"1.0.0".into()), "{versions_of_debian_s:?}");
         versions(Path::new("/bin/true")).unwrap_err();
         versions(Path::new("/nonexistent/portmap")).unwrap_err();
+        versions(Path::new("/usr/bin/yes")).unwrap_err();
     }
 }

@@ -1,5 +1,6 @@
 //! The daemon's network configuration: there when it serves, whole at every moment, and one of ours at most.
 
+use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -113,6 +114,28 @@ fn portmap_stands_behind_us_where_it_is_and_limits_the_versions_that_are_offered
     fs::rename(host.bin_dir.join("portmap.new"), host.bin_dir.join("portmap")).unwrap();
     eventually("it is told", || host.node.log().contains("does not say which versions"));
     assert_eq!(host.list().unwrap()["cniVersions"], json!(["0.3.1", "0.4.0", "1.0.0"]));
+}
+
+#[test]
+fn a_portmap_that_never_answers_holds_up_nobody_and_does_not_stay() {
+    let host = Host::new();
+    let pid = host.node.directory.path().join("pid");
+    put_program(
+        &host.bin_dir.join("portmap"),
+        format!("#!/bin/sh\necho $$ >{}\nexec sleep 60\n", pid.display()).as_bytes(),
+    );
+    let _daemon = host.start("");
+    eventually("it is asked", || fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n')));
+    let begun = std::time::Instant::now();
+    let mut scrape =
+        std::os::unix::net::UnixStream::connect(host.node.socket().with_file_name("metrics.sock")).unwrap();
+    write!(scrape, "GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
+    scrape.read_exact(&mut [0; 12]).unwrap();
+    assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
+    eventually("it is told", || host.node.log().contains("does not say which versions"));
+    host.eventually_has(OURS);
+    let process = PathBuf::from("/proc").join(fs::read_to_string(&pid).unwrap().trim());
+    assert!(!process.exists(), "it runs still");
 }
 
 #[test]

@@ -144,26 +144,23 @@ fn judge_forwarding(seen: &Seen, report: &mut Report) {
         ),
         Err(why) => report.1.push(Unseen { what: "net.ipv4.ip_forward", why: why.clone() }),
     }
-    match &seen.chains {
-        Ok(chains) => {
-            for chain in chains {
-                let (code, what) = match chain.verdict {
-                    Verdict::Accepts => continue,
-                    Verdict::Drops => (Code::ForwardDrops, "drops what is forwarded, pods' packets too"),
-                    Verdict::Unclear => (
-                        Code::ForwardMayDrop,
-                        "drops what no rule accepts, and none of its own accepts pods' packets; others that it \
-                         leads to may",
-                    ),
-                };
-                let fix = format!(
-                    "accept -i {LINK_PREFIX}+ and -o {LINK_PREFIX}+ in it, or have whoever made it use the policy accept"
-                );
-                let why = "no rule of another table overrules it, so pods may reach nobody outside of the node";
-                find(report, code, format!("{chain} {what}"), why, fix);
-            }
-        }
-        Err(why) => report.1.push(Unseen { what: "firewalls on the way of pods", why: why.clone() }),
+    for chain in &seen.chains.chains {
+        let (code, what) = match chain.verdict {
+            Verdict::Accepts => continue,
+            Verdict::Drops => (Code::ForwardDrops, "drops what is forwarded, pods' packets too"),
+            Verdict::Unclear => (
+                Code::ForwardMayDrop,
+                "drops what no rule accepts, and none of its own accepts pods' packets; others that it leads to may",
+            ),
+        };
+        let fix = format!(
+            "accept -i {LINK_PREFIX}+ and -o {LINK_PREFIX}+ in it, or have whoever made it use the policy accept"
+        );
+        let why = "no rule of another table overrules it, so pods may reach nobody outside of the node";
+        find(report, code, format!("{chain} {what}"), why, fix);
+    }
+    for why in &seen.chains.unread {
+        report.1.push(Unseen { what: "firewalls on the way of pods", why: why.clone() });
     }
     for kind in &seen.old_agent {
         find(

@@ -9,7 +9,7 @@ use dotfour_ipamd::errors::with_source;
 use dotfour_ipamd::install::conflist::{self, Found};
 use dotfour_ipamd::install::reference::{self, Reference};
 use dotfour_ipamd::install::{PLUGIN, shipped_plugin};
-use dotfour_ipamd::rules::forward_drop::{self, Chain};
+use dotfour_ipamd::rules::forward_drop;
 use dotfour_ipamd::rules::old_agent;
 use dotfour_protocol::NodeStatus;
 
@@ -37,7 +37,7 @@ pub(crate) struct Seen {
     /// `net.ipv4.ip_forward`.
     pub(crate) forwarding: Result<bool, String>,
     /// Chains that drop what is forwarded.
-    pub(crate) chains: Result<Vec<Chain>, String>,
+    pub(crate) chains: forward_drop::Found,
     /// Which kinds of iptables have the ip-masq-agent's chain.
     pub(crate) old_agent: Vec<&'static str>,
 }

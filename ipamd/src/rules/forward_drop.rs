@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use super::apply::Nft;
+use super::legacy::{Family, has_table as legacy_has_table};
 use super::table::TABLE;
 use crate::errors::with_source;
 use crate::wiring::names::LINK_PREFIX;
@@ -43,28 +44,45 @@ impl fmt::Display for Chain {
     }
 }
 
+/// What was found, and what could not be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The chains that drop by policy.
+    pub chains: Vec<Chain>,
+    /// Why others cannot be seen, in words.
+    pub unread: Vec<String>,
+}
+
 /// The chains that drop by policy what the calling process's namespace forwards.
-///
-/// # Errors
-/// Why they cannot be seen, in words.
-pub fn find() -> Result<Vec<Chain>, String> {
-    let nft = Nft::find().map_err(|e| with_source(&e))?;
-    let list = |what: &[&str]| nft.list(what).map_err(|e| with_source(&e));
-    let mut chains = Vec::new();
-    for [family, table, name] in dropping(&list(&["chains"])?) {
-        let verdict = judge_nft(&list(&["chain", &family, &table, &name])?);
-        chains.push(Chain { table: format!("{family} {table}"), chain: name, verdict });
+pub fn find() -> Found {
+    let mut found = Found::default();
+    match Nft::find() {
+        Ok(nft) => find_nft(&nft, &mut found),
+        Err(e) => found.unread.push(with_source(&e)),
     }
-    // Asking legacy iptables for a table that nobody uses would load its modules.
-    for (program, names) in [("iptables-legacy", "ip_tables_names"), ("ip6tables-legacy", "ip6_tables_names")] {
-        let tables = std::fs::read_to_string(format!("/proc/thread-self/net/{names}")).unwrap_or_default();
-        if tables.lines().any(|table| table == "filter")
-            && let Some(verdict) = judge_iptables(&forward_chain(program)?)
-        {
-            chains.push(Chain { table: program.to_owned(), chain: "FORWARD".to_owned(), verdict });
+    for (program, family) in [("iptables-legacy", Family::V4), ("ip6tables-legacy", Family::V6)] {
+        if !legacy_has_table(family, "filter") {
+            continue;
+        }
+        match forward_chain(program).map(|listing| judge_iptables(&listing)) {
+            Ok(Some(verdict)) => {
+                found.chains.push(Chain { table: program.to_owned(), chain: "FORWARD".to_owned(), verdict });
+            }
+            Ok(None) => {}
+            Err(why) => found.unread.push(why),
         }
     }
-    Ok(chains)
+    found
+}
+
+fn find_nft(nft: &Nft, found: &mut Found) {
+    let mut list = |what: &[&str]| nft.list(what).map_err(|e| found.unread.push(with_source(&e))).ok();
+    for [family, table, name] in list(&["chains"]).map(|listing| dropping(&listing)).unwrap_or_default() {
+        if let Some(listing) = list(&["chain", &family, &table, &name]) {
+            let verdict = judge_nft(&listing);
+            found.chains.push(Chain { table: format!("{family} {table}"), chain: name, verdict });
+        }
+    }
 }
 
 fn forward_chain(program: &str) -> Result<String, String> {

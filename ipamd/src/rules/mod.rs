@@ -16,6 +16,7 @@ pub mod directory;
 pub mod enforcer;
 pub mod events;
 pub mod forward_drop;
+mod legacy;
 pub mod old_agent;
 pub mod outline;
 pub mod plan;
@@ -106,14 +107,15 @@ fn watch(enforcer: &Mutex<Enforcer>, stop: &OwnedFd) {
             old_agent::CHAIN
         );
     }
-    match forward_drop::find() {
-        Ok(chains) => chains.iter().filter(|chain| chain.verdict != Verdict::Accepts).for_each(|chain| {
-            warn!(
-                "{chain} drops what the node forwards unless one of its rules accepts it; pods reach nobody outside, and \
-                 nobody them, without a rule for their addresses there"
-            );
-        }),
-        Err(why) => warn!("cannot see whether a firewall drops what the node forwards: {why}"),
+    let forward_drop::Found { chains, unread } = forward_drop::find();
+    for chain in chains.iter().filter(|chain| chain.verdict != Verdict::Accepts) {
+        warn!(
+            "{chain} drops what the node forwards unless one of its rules accepts it; pods reach nobody outside, and nobody \
+             them, without a rule for their addresses there"
+        );
+    }
+    for why in unread {
+        warn!("cannot see whether a firewall drops what the node forwards: {why}");
     }
     loop {
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(INTERVAL.subsec_nanos()) };

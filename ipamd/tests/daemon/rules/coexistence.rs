@@ -204,3 +204,14 @@ fn a_forward_chain_that_drops_is_reported_at_the_start_and_left_alone() {
     assert!(!node.log().contains("inet docker"), "{}", node.log());
     assert_eq!(run(&node.netns, "nft list chain ip filter FORWARD"), before);
 }
+
+#[test]
+fn a_forward_chain_is_reported_although_legacy_iptables_cannot_be_asked() {
+    let node = Node::new();
+    run(&node.netns, "nft 'table ip closed { chain shut { type filter hook forward priority 0; policy drop; }; }'");
+    run(&node.netns, "iptables-legacy -w 5 -P FORWARD DROP");
+    node.put_tool("iptables-legacy", "echo it is broken >&2; exit 1");
+    let _daemon = node.start(&node.static_config(8));
+    eventually("what cannot be read is told", || node.log().contains("iptables-legacy: it is broken"));
+    eventually("the chain is reported", || node.log().contains("chain shut of ip closed drops"));
+}

@@ -36,7 +36,7 @@ pub enum ApplyError {
     #[error("nft cannot {what}: {said}")]
     Refused {
         /// What it was to do.
-        what: &'static str,
+        what: String,
         /// Its own words.
         said: String,
     },
@@ -73,7 +73,7 @@ impl Nft {
         } else if said.contains("No such file or directory") {
             Ok(None)
         } else {
-            Err(ApplyError::Refused { what: "list table inet dotfour", said: one_line(&said) })
+            Err(ApplyError::Refused { what: "list table inet dotfour".into(), said: one_line(&said) })
         }
     }
 
@@ -87,7 +87,7 @@ impl Nft {
             return Ok(pid);
         }
         let said = one_line(&String::from_utf8_lossy(&output.stderr));
-        Err(ApplyError::Refused { what: "apply the rules", said })
+        Err(ApplyError::Refused { what: "apply the rules".into(), said })
     }
 
     /// What `nft -j -t list` prints about something of anybody's. It should be small: there may be tens of thousands of rules.
@@ -97,7 +97,7 @@ impl Nft {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = one_line(&String::from_utf8_lossy(&output.stderr));
-        Err(ApplyError::Refused { what: "list chains", said })
+        Err(ApplyError::Refused { what: format!("list {}", what.join(" ")), said })
     }
 
     /// Removes the table. False if there is none.
@@ -109,7 +109,7 @@ impl Nft {
         } else if said.contains("No such file or directory") {
             Ok(false)
         } else {
-            Err(ApplyError::Refused { what: "delete table inet dotfour", said: one_line(&said) })
+            Err(ApplyError::Refused { what: "delete table inet dotfour".into(), said: one_line(&said) })
         }
     }
 

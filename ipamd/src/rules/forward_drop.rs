@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use super::apply::Nft;
-use super::legacy::{Family, has_table as legacy_has_table};
+use super::legacy::{Family, has_table};
 use super::table::TABLE;
 use crate::errors::with_source;
 use crate::wiring::names::LINK_PREFIX;
@@ -61,7 +61,7 @@ pub fn find() -> Found {
         Err(e) => found.unread.push(with_source(&e)),
     }
     for (program, family) in [("iptables-legacy", Family::V4), ("ip6tables-legacy", Family::V6)] {
-        if !legacy_has_table(family, "filter") {
+        if !has_table(family, "filter") {
             continue;
         }
         match forward_chain(program).map(|listing| judge_iptables(&listing)) {

@@ -3,36 +3,31 @@
 
 use std::process::{Command, Stdio};
 
+use super::apply::Nft;
+use super::legacy::{Family, has_table};
+
 /// The agent's chain in iptables' table `nat`.
 pub const CHAIN: &str = "IP-MASQ-AGENT";
 
 /// Which kinds of iptables have the agent's chain, in the calling process's namespace. A kind whose program is not installed
 /// has no chain that could be seen.
 pub fn find() -> Vec<&'static str> {
-    // Asking legacy iptables for a table that nobody uses would load its modules.
-    let legacy = std::fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
-    let mut kinds = vec!["iptables-nft"];
-    if legacy.lines().any(|table| table == "nat") {
-        kinds.push("iptables-legacy");
-    }
-    kinds.retain(|kind| has_chain(kind));
-    kinds
+    let nft = Nft::find().ok();
+    let by_nft = |family| nft.as_ref().is_some_and(|nft| nft.list(&["chain", family, "nat", CHAIN]).is_ok());
+    let by_legacy = |family, program| has_table(family, "nat") && has_chain(program);
+    let kinds = [
+        ("iptables-nft", by_nft("ip")),
+        ("ip6tables-nft", by_nft("ip6")),
+        ("iptables-legacy", by_legacy(Family::V4, "iptables-legacy")),
+        ("ip6tables-legacy", by_legacy(Family::V6, "ip6tables-legacy")),
+    ];
+    kinds.into_iter().filter(|(_, has)| *has).map(|(kind, _)| kind).collect()
 }
 
+/// Whether a program of legacy iptables lists the chain, without the rules behind it: there may be tens of thousands.
 fn has_chain(program: &str) -> bool {
-    // Without the rules behind it: there may be tens of thousands.
-    let mut command = match program {
-        "iptables-nft" => {
-            let mut command = Command::new("nft");
-            command.args(["list", "chain", "ip", "nat", CHAIN]);
-            command
-        }
-        _ => {
-            let mut command = Command::new(program);
-            command.args(["-w", "5", "-t", "nat", "-S", CHAIN]);
-            command
-        }
-    };
+    let mut command = Command::new(program);
+    command.args(["-w", "5", "-t", "nat", "-S", CHAIN]);
     let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }

@@ -89,11 +89,11 @@ fn rules_of_kube_proxy_s_and_ours_stay_as_they_are_and_work_together_whoever_com
 
 #[test]
 fn a_chain_that_the_ip_masq_agent_left_is_reported_and_left_alone() {
-    for program in ["iptables-nft", "iptables-legacy"] {
+    for program in ["iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"] {
         let node = node_in_a_world();
         run(&node.netns, &format!("{program} -w 5 -t nat -N IP-MASQ-AGENT"));
         let _daemon = node.start(&config(&node, "masquerade: {vnetCidr: 10.240.0.0/16}"));
-        eventually("it is reported", || node.log().contains(&format!("{program} has a chain IP-MASQ-AGENT")));
+        eventually("it is reported", || node.log().contains(&format!(" {program} has a chain IP-MASQ-AGENT")));
         run(&node.netns, &format!("{program} -w 5 -t nat -S IP-MASQ-AGENT"));
     }
 }

@@ -1,23 +1,24 @@
 //! The daemon from its start to its end.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dotfour_datapath::{KernelError, Socket};
 use ipnet::IpNet;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::errors::{counts_in_words, with_source};
 use crate::forwarding::{self, ForwardingError};
+use crate::install::InstallError;
+use crate::install::directory::Held;
 use crate::install::publisher::Publisher;
 use crate::install::settings::Settings;
 use crate::keeper::{self, Notice};
@@ -51,10 +52,8 @@ const SOURCE_RETRY: Duration = Duration::from_millis(500);
 /// `nft` leaves a process that holds the lock until it has become `nft`, a moment later.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long to wait between two attempts to lock it.
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
-
-/// Why the daemon did not start. Nothing on the node was changed, save that its rules may be in force already.
+/// Why the daemon did not start. What it did until then stays: the groups of pods' links, its rules, and kernel settings, which
+/// are on record. No pod was touched but by DELs of the spool.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The state directory cannot be used.
@@ -341,20 +340,15 @@ fn counts_by_family(offered: &[PoolAddress], families: Families) -> impl Iterato
 }
 
 /// Holds the state directory for this process, by a lock of the kernel's that ends with it, however it ends.
-fn lock_state_dir(path: &Path) -> Result<File, StartError> {
+fn lock_state_dir(path: &Path) -> Result<Held, StartError> {
     let unusable = |source| StartError::StateDir { path: path.display().to_string(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
-    let directory = File::open(path).map_err(unusable)?;
-    directory.set_permissions(PermissionsExt::from_mode(0o700)).map_err(unusable)?;
-    let begun = Instant::now();
-    loop {
-        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(directory),
-            Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
-            Err(Errno::WOULDBLOCK) => return Err(StartError::AlreadyRunning { path: path.display().to_string() }),
-            Err(e) => return Err(unusable(e.into())),
-        }
-    }
+    fs::set_permissions(path, PermissionsExt::from_mode(0o700)).map_err(unusable)?;
+    Held::new(path, LOCK_PATIENCE).map_err(|e| match e {
+        InstallError::Busy { .. } => StartError::AlreadyRunning { path: path.display().to_string() },
+        InstallError::File { source, .. } => unusable(source),
+        other => unusable(io::Error::other(other)),
+    })
 }
 
 async fn first_report(source: &AddressSource) -> Result<Vec<NicView>, StartError> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::directory::replace;
 use crate::sysctl;
 
 /// The record's file name in the state directory.
@@ -136,9 +137,7 @@ impl Settings {
         if let Some(directory) = self.record.parent() {
             fs::create_dir_all(directory)?;
         }
-        let new = self.record.with_extension("new");
-        fs::write(&new, serde_json::to_vec(record)?)?;
-        fs::rename(new, &self.record)
+        replace(&self.record, &serde_json::to_vec(record)?)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use dotfour_datapath::{KernelError, Socket};
 
 use super::conflist::{self, Owner};
-use super::directory::{Held, UNFINISHED};
+use super::directory::{Held, UNFINISHED, unfinished};
 use super::programs::PROGRAMS;
 use super::settings::{self, Settings};
 use super::{InstallError, has_content};
@@ -18,7 +18,7 @@ use crate::config::{Config, MetricsTarget};
 use crate::errors::with_source;
 use crate::lease::{Identity, journal, recover};
 use crate::rules::apply::Nft;
-use crate::rules::directory;
+use crate::rules::directory::REMEMBERED;
 use crate::rules::table::TABLE;
 use crate::wiring::Janitor;
 
@@ -200,13 +200,12 @@ fn bury(socket: Socket, groups: impl IntoIterator<Item = u32>) -> io::Result<()>
 /// The files that a daemon leaves, by their names: the directories may be others' too.
 fn remove_state(config: &Config, report: &mut Report) {
     let state = &config.state_dir;
-    let mut files = vec![config.socket.clone()];
-    for name in [journal::FILE, settings::FILE] {
+    let journal = state.join(journal::FILE);
+    let mut files = vec![config.socket.clone(), journal.with_extension("new"), journal];
+    for name in [settings::FILE, REMEMBERED] {
         let path = state.join(name);
-        files.extend([path.with_extension("new"), path]);
+        files.extend([unfinished(&path), path]);
     }
-    let remembered = state.join(directory::REMEMBERED);
-    files.extend([remembered.with_extension(directory::UNFINISHED), remembered]);
     if let MetricsTarget::Unix(path) = &config.metrics {
         files.push(path.clone());
     }

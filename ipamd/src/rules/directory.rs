@@ -6,11 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::agent_files::{AgentSettings, Merged, PREFIX, merge};
+use crate::install::directory::replace;
 
 /// Where the last good settings are kept, in the state directory.
 pub const REMEMBERED: &str = "ip-masq.json";
-/// The extension of that file until it is whole.
-pub const UNFINISHED: &str = "json.new";
 
 /// What a file looked like: name, and what changes with every way to change it, a symlink's swap among them.
 type Stamp = Vec<(String, [u64; 3], [i64; 4])>;
@@ -79,9 +78,7 @@ impl Directory {
                 _ => Ok(()),
             };
         };
-        let new = self.remembered.with_extension(UNFINISHED);
-        fs::write(&new, serde_json::to_vec(settings)?)?;
-        fs::rename(&new, &self.remembered)
+        replace(&self.remembered, &serde_json::to_vec(settings)?)
     }
 
     /// The last good settings, of whichever daemon on this node since it booted.

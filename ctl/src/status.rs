@@ -50,7 +50,7 @@ fn row(attachment: &AttachmentStatus) -> [String; 6] {
 
 #[cfg(test)]
 mod tests {
-    use dotfour_protocol::{AttachmentKey, PodName};
+    use dotfour_protocol::{AttachmentKey, FamilyTotals, PodName};
 
     use super::*;
 
@@ -71,6 +71,7 @@ mod tests {
             node_address: "10.240.0.4".parse().unwrap(),
             collected: 0,
             pool: PoolCounts { total: 30, free: 27, assigned: 3, ..PoolCounts::default() },
+            totals: FamilyTotals::default(),
             attachments: vec![
                 attachment("10.240.0.5", Some("web-0"), false),
                 attachment("10.240.0.16", None, false),

@@ -37,6 +37,13 @@ impl Drop for Node {
 
 impl Node {
     fn healthy() -> Self {
+        let node = Node::with("", "");
+        assert_eq!(node.finds(), (0, vec![]), "{}", node.says());
+        node
+    }
+
+    /// With more subnets and more addresses than those of a healthy node.
+    fn with(subnets: &str, addresses: &str) -> Self {
         let netns = Netns::create().expect("network namespaces need root; `make test` makes user namespaces first");
         let directory = tempfile::tempdir().unwrap();
         let bin_dir = directory.path().join("bin");
@@ -47,7 +54,8 @@ impl Node {
         }
         let text = format!(
             "socket: {0}/state/ipamd.sock\nstateDir: {0}/state\ncniBinDir: {0}/bin\ncniConfDir: {0}/net.d\nmaxPods: 5\n\
-             nic: eth0\nsource: {{kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5-10.240.0.9], refresh: 50ms}}\n",
+             nic: eth0\nsource: {{kind: static, subnet: [10.240.0.0/16{subnets}], \
+             addresses: [10.240.0.5-10.240.0.9{addresses}], refresh: 50ms}}\n",
             directory.path().display()
         );
         fs::write(directory.path().join("ipamd.yaml"), text).unwrap();
@@ -66,7 +74,6 @@ impl Node {
             assert!(begun.elapsed() < Duration::from_secs(20), "the daemon does not serve:\n{log}");
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert_eq!(node.finds(), (0, vec![]), "{}", node.says());
         node
     }
 
@@ -239,12 +246,19 @@ fn a_pool_that_is_smaller_than_max_pods_is_found() {
     let text = fs::read_to_string(node.path("ipamd.yaml")).unwrap();
     fs::write(node.path("ipamd.yaml"), text.replace("maxPods: 5", "maxPods: 6")).unwrap();
     node.has(1, &["pool-small"]);
-    assert!(node.says().contains("eth0 has 5 pod addresses, and maxPods is 6"), "{}", node.says());
+    assert!(node.says().contains("eth0 has 5 IPv4 pod addresses, and maxPods is 6"), "{}", node.says());
+}
+
+#[test]
+fn a_family_of_which_there_are_too_few_is_found_although_there_are_enough_of_both() {
+    let node = Node::with(", fd00::/64", ", fd00::5-fd00::6");
+    node.has(1, &["pool-small"]);
+    assert!(node.says().contains("eth0 has 2 IPv6 pod addresses, and maxPods is 5"), "{}", node.says());
 }
 
 #[test]
 fn what_the_ip_masq_agent_left_is_found() {
-    for program in ["iptables-nft", "iptables-legacy"] {
+    for program in ["iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"] {
         let node = Node::healthy();
         run(&node.netns, &format!("{program} -w 5 -t nat -N IP-MASQ-AGENT"));
         node.has(1, &["masq-agent-left"]);

@@ -19,7 +19,16 @@ const DISABLED_V6: &str = "ipv6/conf/default/disable_ipv6";
 /// Why the node does not forward.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardingError {
-    /// A setting cannot be read or written.
+    /// A setting cannot be read.
+    #[error("cannot read {setting}")]
+    Unreadable {
+        /// The setting's path.
+        setting: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A setting cannot be written.
     #[error("cannot set {setting} to {wanted}")]
     Refused {
         /// The setting's path.
@@ -58,19 +67,20 @@ pub fn ensure(families: Families, nic: &str, settings: &Settings) -> Result<(), 
 }
 
 fn read(settings: &Settings, setting: &str) -> Result<String, ForwardingError> {
-    settings.get(setting).map_err(|source| refused(settings, setting, "a known value", source))
+    settings.get(setting).map_err(|source| ForwardingError::Unreadable { setting: path(settings, setting), source })
 }
 
 fn set(settings: &Settings, setting: &str, wanted: &'static str) -> Result<(), ForwardingError> {
-    let changed = settings.set(setting, wanted).map_err(|source| refused(settings, setting, wanted, source))?;
+    let refused = |source| ForwardingError::Refused { setting: path(settings, setting), wanted, source };
+    let changed = settings.set(setting, wanted).map_err(refused)?;
     if let Some(was) = changed {
         info!(was, "net.{} is {wanted} now", setting.replace('/', "."));
     }
     Ok(())
 }
 
-fn refused(settings: &Settings, setting: &str, wanted: &'static str, source: io::Error) -> ForwardingError {
-    ForwardingError::Refused { setting: settings.path(setting).display().to_string(), wanted, source }
+fn path(settings: &Settings, setting: &str) -> String {
+    settings.path(setting).display().to_string()
 }
 
 #[cfg(test)]
@@ -130,6 +140,6 @@ mod tests {
         assert!(e.contains("disable_ipv6") && e.contains("ipFamilies"), "{e}");
         let no_such = node_with(&[(FORWARDING, "1")]);
         let e = ensure(Families::DUAL, "eth0", &settings(&no_such)).unwrap_err().to_string();
-        assert!(e.contains(DISABLED_V6), "{e}");
+        assert!(e.contains("cannot read") && e.contains(DISABLED_V6), "{e}");
     }
 }

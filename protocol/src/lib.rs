@@ -19,8 +19,8 @@ pub mod message;
 pub use cause::{Cause, Failure};
 pub use key::{AttachmentKey, PodName};
 pub use message::{
-    Add, Assigned, Attachment, AttachmentStatus, Call, Check, Del, Gc, NodeStatus, PodAddress, PoolCounts, Reply,
-    Request, Route, SpooledDel, Status, ValidAttachment,
+    Add, Assigned, Attachment, AttachmentStatus, Call, Check, Del, FamilyTotals, Gc, NodeStatus, PodAddress,
+    PoolCounts, Reply, Request, Route, SpooledDel, Status, ValidAttachment,
 };
 
 /// The version of the messages in this crate, sent in every [`Request`].

@@ -203,6 +203,9 @@ pub struct NodeStatus {
     pub node_address: IpAddr,
     /// How many addresses are in which state.
     pub pool: PoolCounts,
+    /// How many of the pool's addresses are of which family.
+    #[serde(default)]
+    pub totals: FamilyTotals,
     /// How many leases were released since the daemon's start without a DEL, because their pod was gone.
     #[serde(default)]
     pub collected: u64,
@@ -227,6 +230,17 @@ pub struct AttachmentStatus {
     /// Whether another plugin has wired it, so that the daemon knows of no link.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub delegated: bool,
+}
+
+/// How many addresses the pool has of each family, where pods get one of it. Empty from a daemon that does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FamilyTotals {
+    /// IPv4 addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v4: Option<usize>,
+    /// IPv6 addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v6: Option<usize>,
 }
 
 /// How many pod addresses are in which state. The six states always add up to `total`.

@@ -6,6 +6,7 @@ use dotfour_ipamd::install::reference::{REMEDY, Reference};
 use dotfour_ipamd::rules::forward_drop::Verdict;
 use dotfour_ipamd::rules::old_agent;
 use dotfour_ipamd::wiring::names::LINK_PREFIX;
+use dotfour_protocol::{FamilyTotals, NodeStatus};
 
 use super::finding::{Code, Finding, Unseen};
 use super::look::{Plugin, Seen};
@@ -47,14 +48,26 @@ fn judge_daemon(seen: &Seen, report: &mut Report) {
             );
             report.1.push(Unseen { what: "the pool", why: "only the daemon knows it".into() });
         }
-        (Ok(status), Ok(config)) if status.pool.total < usize::from(config.max_pods) => find(
-            report,
-            Code::PoolSmall,
-            format!("{} has {} pod addresses, and maxPods is {}", status.nic, status.pool.total, config.max_pods),
-            "pods beyond the last address wait, with CNI error 11",
-            "give the NIC more ipConfigurations (maxPods + 1 of them), or lower maxPods here and in the kubelet",
-        ),
-        _ => {}
+        (Ok(status), Ok(config)) => judge_pool(status, config.max_pods, report),
+        (Ok(_), Err(_)) => {}
+    }
+}
+
+/// A pod has an address of each family that pods get.
+fn judge_pool(status: &NodeStatus, max_pods: u16, report: &mut Report) {
+    let FamilyTotals { v4, v6 } = status.totals;
+    // An older daemon does not tell them apart.
+    let whole = (v4.is_none() && v6.is_none()).then_some(status.pool.total);
+    for (family, total) in [("IPv4 ", v4), ("IPv6 ", v6), ("", whole)] {
+        if let Some(total) = total.filter(|total| *total < usize::from(max_pods)) {
+            find(
+                report,
+                Code::PoolSmall,
+                format!("{} has {total} {family}pod addresses, and maxPods is {max_pods}", status.nic),
+                "pods beyond the last address wait, with CNI error 11",
+                "give the NIC more ipConfigurations (maxPods + 1 of them), or lower maxPods here and in the kubelet",
+            );
+        }
     }
 }
 

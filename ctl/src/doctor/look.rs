@@ -24,7 +24,7 @@ pub(crate) struct Seen {
     pub(crate) daemon: Result<NodeStatus, String>,
     /// Where the runtime looks for plugins.
     pub(crate) bin_dir: PathBuf,
-    /// Whether the plugin there is this release's; an error with `None` if there is none.
+    /// Whether the plugin there is this release's.
     pub(crate) plugin: Plugin,
     /// The reference plugins that are missing there.
     pub(crate) missing: Vec<Reference>,
@@ -81,7 +81,7 @@ pub(crate) fn look(config: Option<&Path>, plugin: Option<&Path>) -> Seen {
     }
 }
 
-/// The same file that the daemon reads; where none was named and none is there, everything has its default.
+/// The same file that the daemon reads, which does not start without it.
 fn read_config(path: Option<&Path>) -> Result<Config, String> {
     let path = path.unwrap_or(DEFAULT_CONFIG.as_ref());
     Config::load(path).map_err(|e| with_source(&e))

@@ -32,7 +32,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dotfour_protocol::{AttachmentKey, PoolCounts};
+use dotfour_protocol::{AttachmentKey, FamilyTotals, PoolCounts};
 use ipnet::IpNet;
 
 pub use eligible::{Exclusion, ExclusionReason, PoolAddress, eligible};
@@ -244,6 +244,13 @@ impl Pool {
             releasing: self.releasing,
             quarantined: self.quarantined,
         }
+    }
+
+    /// How many addresses of these families there are, whatever their state.
+    pub fn totals(&self, families: Families) -> FamilyTotals {
+        let v4 = self.by_address.keys().filter(|address| address.is_ipv4()).count();
+        let v6 = self.by_address.len() - v4;
+        FamilyTotals { v4: families.v4.then_some(v4), v6: families.v6.then_some(v6) }
     }
 
     /// A key's lease.

@@ -11,7 +11,7 @@ use super::{Node, now};
 const PAGE: usize = 150;
 
 pub(super) fn status(question: &Status, node: &Node) -> NodeStatus {
-    let (pool, mut attachments) = {
+    let (pool, totals, mut attachments) = {
         let mut pool = node.ledger.pool();
         pool.thaw(now());
         let attachments: Vec<(IpAddr, AttachmentStatus)> = pool
@@ -25,7 +25,7 @@ pub(super) fn status(question: &Status, node: &Node) -> NodeStatus {
             })
             .filter(|(first, _)| question.after.is_none_or(|after| *first > after))
             .collect();
-        (pool.counts(), attachments)
+        (pool.counts(), pool.totals(node.families), attachments)
     };
     attachments.sort_by_key(|(address, _)| *address);
     let more = attachments.len() > PAGE;
@@ -37,6 +37,7 @@ pub(super) fn status(question: &Status, node: &Node) -> NodeStatus {
         nic: node.nic.name.clone(),
         node_address: node.nic.address.into(),
         pool,
+        totals,
         collected: node.collected.load(Ordering::Relaxed),
         attachments: attachments.into_iter().map(|(_, status)| status).collect(),
         more,

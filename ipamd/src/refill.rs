@@ -15,7 +15,7 @@ use crate::pool::{Pool, eligible};
 use crate::rules::Rules;
 use crate::source::AddressSource;
 use crate::takeover::{describe, foreign_uses, on_nic};
-use crate::verbs::Node;
+use crate::verbs::{Node, now};
 
 /// What it takes to look again.
 #[derive(Debug)]
@@ -66,12 +66,15 @@ impl<'c> Refill<'c> {
         // Before an address of a further subnet can be lent.
         let subnets: Vec<IpNet> = report.subnets.iter().map(|subnet| subnet.prefix).collect();
         self.rules.cover(&subnets).map_err(|e| with_source(&e))?;
-        let change = {
+        let (change, let_go) = {
             let mut pool = self.node.ledger.pool();
             let change = pool.apply_view(&offered);
-            reserve(&mut pool, &view, nic.index);
-            change
+            (change, reserve(&mut pool, &view, nic.index))
         };
+        // What rests is on record, as after a DEL. If it cannot be, the journal has said so.
+        if let_go > 0 {
+            let _ = self.node.ledger.checkpoint();
+        }
         if !change.added.is_empty() || !change.removed.is_empty() {
             info!(added = change.added.len(), removed = change.removed.len(), "the pool follows the source");
         }
@@ -99,15 +102,16 @@ impl<'c> Refill<'c> {
     }
 }
 
-/// Keeps what others use out of the pool, and lets go of what they do not use any more.
-pub fn reserve(pool: &mut Pool, view: &NodeView, nic: u32) {
-    let (reserved, freed) = pool.reserve_exactly(&foreign_uses(view));
+/// Keeps what others use out of the pool, and lets go of what they do not use any more. Returns of how many.
+pub fn reserve(pool: &mut Pool, view: &NodeView, nic: u32) -> usize {
+    let (reserved, let_go) = pool.reserve_exactly(&foreign_uses(view), now());
     let nic = view.link_name(nic).to_owned();
     // What is on the NIC is one finding of its own.
     for (address, reason) in reserved.iter().filter(|(_, reason)| *reason != format!("found on {nic}")) {
         warn!(%address, "is offered for pods and {reason}; kept out of the pool");
     }
-    for address in freed {
-        info!(%address, "is not used by others any more; free for pods");
+    for address in &let_go {
+        info!(%address, "is not used by others any more; rests before it is for pods");
     }
+    let_go.len()
 }

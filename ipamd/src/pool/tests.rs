@@ -387,17 +387,25 @@ fn an_address_in_use_is_never_dropped() {
 }
 
 #[test]
-fn a_reserved_address_is_not_lent_until_its_other_use_ends() {
+fn a_reserved_address_is_not_lent_until_its_other_use_ends_and_it_has_rested() {
     let mut pool = pool_of(5..=6);
     assign(&mut pool, 0, Moment::ZERO);
     let used = [address(5), address(6), address(77)].map(|address| (address, "found on eth0".to_owned()));
-    let (reserved, freed) = pool.reserve_exactly(&used);
+    let (reserved, freed) = pool.reserve_exactly(&used, Moment::ZERO);
     assert_eq!(reserved, [(address(6), "found on eth0".to_owned())]);
     assert!(freed.is_empty());
     assert!(matches!(assign(&mut pool, 1, Moment::ZERO), Assignment::Exhausted(counts) if counts.reserved == 1));
-    assert_eq!(pool.reserve_exactly(&used), (vec![], vec![]));
-    assert_eq!(pool.reserve_exactly(&[]), (vec![], vec![address(6)]));
-    assert_eq!(assign(&mut pool, 1, Moment::ZERO), new(6));
+    let ended = Duration::from_secs(100);
+    assert_eq!(pool.reserve_exactly(&used, ended), (vec![], vec![]));
+    assert_eq!(pool.reserve_exactly(&[], ended), (vec![], vec![address(6)]));
+    assert_eq!(pool.cooling().collect::<Vec<_>>(), [(address(6), ended)]);
+    assert!(matches!(assign(&mut pool, 1, ended), Assignment::Exhausted(counts) if counts.cooling == 1));
+    pool.check();
+    let rested = ended + COOLDOWN;
+    assert_eq!(assign(&mut pool, 1, rested), Assignment::Unswept);
+    let swept = pool.begin_sweep(rested);
+    pool.end_sweep(&swept, rested);
+    assert_eq!(assign(&mut pool, 1, rested), new(6));
     pool.check();
 }
 

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::{Entry, Map, Pool, PoolAddress, State};
+use super::{Entry, Map, Moment, Pool, PoolAddress, State};
 
 /// After how many views without it a free address leaves the pool. One odd answer proves nothing.
 pub(super) const VIEWS_UNTIL_REMOVAL: u8 = 2;
@@ -59,10 +59,10 @@ impl Pool {
         change
     }
 
-    /// Makes these the reserved addresses, each with its reason, and lets go of those reserved before and not listed.
-    /// An assigned address, or one the pool does not have, is passed over. Returns what was newly reserved and what was
-    /// let go.
-    pub fn reserve_exactly(&mut self, used: &[(IpAddr, String)]) -> (Vec<(IpAddr, String)>, Vec<IpAddr>) {
+    /// Makes these the reserved addresses, each with its reason, and lets go of those reserved before and not listed: they
+    /// rest as released ones do, for the connections of whoever used them may still be alive. An assigned address, or one
+    /// the pool does not have, is passed over. Returns what was newly reserved and what was let go.
+    pub fn reserve_exactly(&mut self, used: &[(IpAddr, String)], now: Moment) -> (Vec<(IpAddr, String)>, Vec<IpAddr>) {
         let wanted: Map<IpAddr, &String> = used.iter().map(|(address, reason)| (*address, reason)).collect();
         let mut freed = Vec::new();
         for slot in self.slots.indices() {
@@ -70,7 +70,7 @@ impl Pool {
                 && !wanted.contains_key(address)
             {
                 freed.push(*address);
-                self.set_state(slot, State::Free);
+                self.set_state(slot, State::Cooling { since: now, swept: None });
             }
         }
         let mut reserved = Vec::new();

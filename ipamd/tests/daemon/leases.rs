@@ -253,7 +253,7 @@ fn with_reclaim_thirty_held_addresses_become_thirty_running_pods() {
         ip(&node.netns, &format!("address add 10.240.0.{n}/16 dev eth0"));
     }
     let config = node.config(
-        "reclaimNicAddresses: true\nsource: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5-10.240.0.34], refresh: 50ms}\n",
+        "cooldown: 200ms\nreclaimNicAddresses: true\nsource: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5-10.240.0.34], refresh: 50ms}\n",
     );
     let _daemon = node.start(&config);
     eventually("the addresses are free", || node.status().pool.free == 30);
@@ -273,14 +273,21 @@ fn an_address_routed_to_somebody_else_s_pod_is_reserved_until_that_pod_is_gone()
     ip(&node.netns, "link add azvold type veth peer name oldpod");
     ip(&node.netns, "link set azvold up");
     ip(&node.netns, "route add 10.240.0.5/32 dev azvold proto static");
-    let config = node
-        .config("source: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5-10.240.0.6], refresh: 50ms}\n");
-    let _daemon = node.start(&config);
+    let source = "source: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5-10.240.0.6], refresh: 50ms}";
+    let config = node.config(&format!("cooldown: 1s\n{source}\n"));
+    let daemon = node.start(&config);
     let pods = pods(2);
     assert_eq!(address(&node.add(&key("c1"), "web-1", pods[0].as_fd()).unwrap()).to_string(), "10.240.0.6");
     assert_eq!(node.add(&key("c2"), "web-2", pods[1].as_fd()).unwrap_err().cause, "pool-exhausted");
     assert!(node.log().contains("routed to azvold"), "{}", node.log());
     ip(&node.netns, "link delete azvold");
+    // Its connections may still be alive.
+    eventually("it rests", || node.status().pool.cooling == 1);
+    daemon.signal(Signal::KILL);
+    drop(daemon);
+    let _daemon = node.start(&config);
+    assert_eq!(node.status().pool.cooling, 1, "on record too");
+    assert_eq!(node.add(&key("c2"), "web-2", pods[1].as_fd()).unwrap_err().cause, "pool-exhausted");
     eventually("it is free again", || node.add(&key("c2"), "web-2", pods[1].as_fd()).is_ok());
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use dotfour_ipamd::client;
-use dotfour_ipamd::config::Config;
+use dotfour_ipamd::config::{Config, DEFAULT_PATH};
 use dotfour_ipamd::errors::with_source;
 use lexopt::prelude::*;
 
@@ -28,8 +28,6 @@ Usage:
 
 doctor's exit status: 0 nothing found, 1 warnings only, 2 at least one error, 3 bad arguments.
 ";
-
-pub(crate) const DEFAULT_CONFIG: &str = "/etc/dotfour/ipamd.yaml";
 
 fn main() -> ExitCode {
     let options = match parse_arguments(lexopt::Parser::from_env()) {
@@ -71,7 +69,7 @@ fn status_of(options: &Options) -> Result<String, Box<dyn std::error::Error>> {
 fn socket(options: &Options) -> Result<PathBuf, dotfour_ipamd::config::ConfigError> {
     match &options.config {
         Some(path) => Ok(Config::load(path)?.socket),
-        None if std::path::Path::new(DEFAULT_CONFIG).exists() => Ok(Config::load(DEFAULT_CONFIG.as_ref())?.socket),
+        None if std::path::Path::new(DEFAULT_PATH).exists() => Ok(Config::load(DEFAULT_PATH.as_ref())?.socket),
         None => Ok(dotfour_protocol::DEFAULT_SOCKET.into()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dotfour_ipamd::config::{Config, ConfigError, DEFAULT_CONF_DIR};
+use dotfour_ipamd::config::{Config, ConfigError, DEFAULT_CONF_DIR, DEFAULT_PATH};
 use dotfour_ipamd::install::shipped_plugin;
 use lexopt::prelude::*;
 
@@ -24,11 +24,6 @@ PLACES:
   --cni-conf-dir DIR  network configurations (default: cniConfDir of the configuration, /etc/cni/net.d)
   --plugin FILE       this release's plugin (default: dotfour beside this program)
 ";
-
-const DEFAULT_CONFIG: &str = "/etc/dotfour/ipamd.yaml";
-
-/// What counts where there is no configuration: only the places matter then, and all of them have defaults.
-const NO_CONFIG: &str = "source: {kind: wireserver}";
 
 /// What to do.
 pub(crate) enum Command {
@@ -97,7 +92,7 @@ impl Written {
     /// The same with the configuration and its defaults.
     pub(crate) fn places(self) -> Result<Places, Box<dyn std::error::Error>> {
         let config = match &self.config {
-            None if !Path::new(DEFAULT_CONFIG).exists() => Config::parse(NO_CONFIG)?,
+            None if !Path::new(DEFAULT_PATH).exists() => Config::without_file()?,
             path => config(path.as_deref())?,
         };
         Ok(Places {
@@ -112,5 +107,5 @@ impl Written {
 
 /// The configuration at this place, or at the usual one.
 pub(crate) fn config(path: Option<&Path>) -> Result<Config, ConfigError> {
-    Config::load(path.unwrap_or(DEFAULT_CONFIG.as_ref()))
+    Config::load(path.unwrap_or(DEFAULT_PATH.as_ref()))
 }

@@ -20,6 +20,9 @@ pub use metrics::MetricsTarget;
 pub use range::AddressRange;
 use raw::{Raw, one_line};
 
+/// Where the configuration is unless somebody says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/dotfour/ipamd.yaml";
+
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -124,6 +127,12 @@ impl Config {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: name.clone(), source })?;
         Config::parse(&text).map_err(|reason| ConfigError::Malformed { path: name, reason })
+    }
+
+    /// What counts where there is no file, for programs that only want to know the places: every key has its default, and
+    /// the source is the usual one.
+    pub fn without_file() -> Result<Self, String> {
+        Config::parse("source: {kind: wireserver}")
     }
 
     /// Checks a configuration's text. The error is one sentence with the key in it.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dotfour_ipamd::client;
-use dotfour_ipamd::config::{Config, DEFAULT_CONF_DIR};
+use dotfour_ipamd::config::{Config, DEFAULT_CONF_DIR, DEFAULT_PATH};
 use dotfour_ipamd::errors::with_source;
 use dotfour_ipamd::install::conflist::{self, Found};
 use dotfour_ipamd::install::reference::{self, Reference};
@@ -12,8 +12,6 @@ use dotfour_ipamd::install::{PLUGIN, shipped_plugin};
 use dotfour_ipamd::rules::forward_drop;
 use dotfour_ipamd::rules::old_agent;
 use dotfour_protocol::NodeStatus;
-
-use crate::DEFAULT_CONFIG;
 
 /// Everything; an error says why a part is not seen.
 #[derive(Debug)]
@@ -58,7 +56,7 @@ pub(crate) enum Plugin {
 /// Looks at this node.
 pub(crate) fn look(config: Option<&Path>, plugin: Option<&Path>) -> Seen {
     let config = read_config(config);
-    let defaults = Config::parse("source: {kind: wireserver}").ok();
+    let defaults = Config::without_file().ok();
     let known = config.as_ref().ok().or(defaults.as_ref());
     let cni = known.map(|config| &config.cni);
     let bin_dir = cni.map(|cni| cni.bin_dir.clone()).unwrap_or_default();
@@ -83,7 +81,7 @@ pub(crate) fn look(config: Option<&Path>, plugin: Option<&Path>) -> Seen {
 
 /// The same file that the daemon reads, which does not start without it.
 fn read_config(path: Option<&Path>) -> Result<Config, String> {
-    let path = path.unwrap_or(DEFAULT_CONFIG.as_ref());
+    let path = path.unwrap_or(DEFAULT_PATH.as_ref());
     Config::load(path).map_err(|e| with_source(&e))
 }
 

@@ -244,6 +244,7 @@ fn content(
         node: nic.address,
         node_v6: nic.address_v6,
         azure_pods: pods,
+        // The plan knows them; a daemon that has some does not exist yet (`mode: kubenet` is refused).
         kubenet_pods: &[],
     };
     let planned = plan(&inputs);

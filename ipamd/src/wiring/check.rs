@@ -30,31 +30,31 @@ impl Wirer {
     /// nothing, and takes dumps: not for a pod's path.
     pub fn check(&mut self, plan: &PodPlan<'_>, link: &HostLink, netns: BorrowedFd<'_>) -> Result<(), CheckError> {
         let mut inside = open_socket_in(netns, &self.home).map_err(CheckError::NotANamespace)?;
-        let (name, index) = (link.name.clone(), link.index);
-        let node =
-            first_difference(&node_end(plan, name, index), &look(&mut self.node, index)?, "the node's namespace");
-        if let Some(difference) = node {
-            return Err(CheckError::Differs(difference));
-        }
-        let seen = look(&mut inside, index)?;
-        let pod = first_difference(&pod_end_as(plan, index, &seen.rules), &seen, "the pod's namespace");
-        pod.map_or(Ok(()), |difference| Err(CheckError::Differs(difference)))
+        let index = link.index;
+        let node = node_end(plan, link.name.clone(), index);
+        // No rule leads to a pod: its route is in the main table.
+        compare(&node, Vec::new(), &mut self.node, "the node's namespace")?;
+        let rules = inside.rules()?;
+        compare(&pod_end_as(plan, index, &rules), rules, &mut inside, "the pod's namespace")
     }
+}
+
+fn compare(end: &End, rules: Vec<Rule>, socket: &mut Socket, place: &str) -> Result<(), CheckError> {
+    let seen = Seen {
+        link: socket.link(LinkId::Index(end.index))?,
+        addresses: socket.addresses()?,
+        routes: match end.own_table() {
+            None => socket.routes(),
+            Some(table) => socket.routes_of_table(table),
+        }?,
+        rules,
+        neighbours: socket.neighbours()?,
+    };
+    first_difference(end, &seen, place).map_or(Ok(()), |difference| Err(CheckError::Differs(difference)))
 }
 
 /// A pod's end that was made before: as a further interface if rules lead to its table.
 pub(super) fn pod_end_as(plan: &PodPlan<'_>, index: u32, rules: &[Rule]) -> End {
     let end = pod_end(plan, index);
     if rules.iter().any(|rule| rule.table == index) { end.of_further_interface() } else { end }
-}
-
-fn look(socket: &mut Socket, index: u32) -> Result<Seen, KernelError> {
-    Ok(Seen {
-        link: socket.link(LinkId::Index(index))?,
-        addresses: socket.addresses()?,
-        routes: socket.routes()?,
-        own_routes: socket.routes_of_table(index)?,
-        rules: socket.rules()?,
-        neighbours: socket.neighbours()?,
-    })
 }

@@ -129,10 +129,8 @@ pub struct Seen {
     pub link: Option<Link>,
     /// All addresses.
     pub addresses: Vec<LinkAddress>,
-    /// All routes of the main table.
+    /// All routes of the table that the end's are in.
     pub routes: Vec<Route>,
-    /// All routes of the table that has the end's index.
-    pub own_routes: Vec<Route>,
     /// All rules for single addresses.
     pub rules: Vec<Rule>,
     /// All neighbour entries.
@@ -197,12 +195,9 @@ pub fn first_difference(end: &End, seen: &Seen, place: &str) -> Option<Differenc
             return differs(format!("the address {address} of {name} is missing"), fix);
         }
     }
-    let (routes, table) = match end.own_table() {
-        Some(table) => (&seen.own_routes, format!(" table {table}")),
-        None => (&seen.routes, String::new()),
-    };
     for route in &end.routes {
-        if !routes.contains(route) {
+        if !seen.routes.contains(route) {
+            let table = end.own_table().map(|table| format!(" table {table}")).unwrap_or_default();
             let words = route_in_words(route, name) + &table;
             return differs(format!("the route {words} is missing"), run(format!("route replace {words}")));
         }

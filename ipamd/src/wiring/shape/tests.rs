@@ -49,8 +49,7 @@ fn as_made(end: &End) -> Seen {
     Seen {
         link: Some(link),
         addresses: end.addresses.iter().map(address).collect(),
-        routes: if !end.further { end.routes.clone() } else { Vec::new() },
-        own_routes: if end.further { end.routes.clone() } else { Vec::new() },
+        routes: end.routes.clone(),
         rules: end.rules().collect(),
         neighbours: end.neighbours.iter().map(neighbour).collect(),
     }

@@ -67,3 +67,18 @@ fn ten_thousand_cidrs_are_in_force_soon_and_cost_one_look_up() {
     let (pod, _) = add(&node, "one");
     assert_eq!(source_seen(&pod, &node.wire, ip(INTERNET)), Some(NODE_ADDRESS.into()));
 }
+
+#[test]
+fn a_repair_that_crowds_out_the_kernel_s_word_of_others_does_not_lead_to_another_and_another() {
+    let node = node_in_a_world();
+    let config = config(&node, "masquerade: {configDir: CONFIG}");
+    // More than there is room for where nobody has the privilege to ask for more, as in a user's own namespace.
+    let list: Vec<String> = (0..1500).map(|n| format!("- 11.{}.{}.0/25\n", n / 256, n % 256)).collect();
+    write(&node, "ip-masq-agent", &format!("nonMasqueradeCIDRs:\n- 10.240.0.0/16\n{}", list.concat()));
+    let _daemon = node.start(&config);
+    run(&node.netns, "nft flush set inet dotfour azure_exempt4");
+    eventually("it is repaired", || applies(&node, "restored", "ok") >= 1.0);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(applies(&node, "restored", "ok") <= 2.0, "{}", node.log());
+    assert_eq!(run(&node.netns, "nft list set inet dotfour azure_exempt4").matches("/25").count(), 1500);
+}

@@ -8,7 +8,7 @@ BUILD := $(abspath $(or $(CARGO_TARGET_DIR),target))
 RIG := $(BUILD)/release/dotfour-rig
 # The platform of `make dist`, in Rust's words; this machine's unless said otherwise.
 TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
-# Where `make dist` takes nft and its libraries from: for another platform, a directory with its packages unpacked.
+# Where `make dist` takes nft and its libraries from: for another platform, what `scripts/dist-root` has made.
 ROOT ?= /
 
 # Test programs run one by one in the rig's sandbox: namespaces of their own, as root of them, whoever calls `make`.

@@ -11,9 +11,9 @@ pub(in crate::fabric) const MARK: u32 = 1;
 
 /// What is the same for every NIC. Prerouting comes before routing, so a forged source reaches nothing, not even the
 /// fabric's own services. What comes back to those without opening a connection answers a load balancer's probe. The fabric never reports errors by ICMP: Azure's is silent.
-const IPV4: &str = r#"
-table ip fabric {
-  set own { type ipv4_addr; }
+const TABLE: &str = r#"
+table FAMILY fabric {
+  set own { type KIND; }
   counter no_such_address {}
   counter no_outbound {}
   map nics { type ifname : verdict; }
@@ -29,56 +29,39 @@ table ip fabric {
   chain crossing {
     type filter hook forward priority filter; policy accept;
     oifname SINK counter name no_such_address drop
-    iifname "nic*" oifname "net*" ip saddr != @own counter name no_outbound drop
+    iifname "nic*" oifname "net*" FAMILY saddr != @own counter name no_outbound drop
   }
   chain for_services {
     type filter hook input priority filter; policy drop;
     iifname lo accept
-    tcp dport { 53, 80, 32526 } accept
-    udp dport 53 accept
+    TO_SERVICES
     tcp flags & (syn | ack) != syn accept
   }
   chain from_services {
     type filter hook output priority filter; policy accept;
-    meta l4proto icmp drop
+    FROM_SERVICES
   }
 }
 "#;
 
-/// The same for IPv6, where the fabric itself has nothing but the gateway's link-local address.
-const IPV6: &str = r#"
-table ip6 fabric {
-  set own { type ipv6_addr; }
-  counter no_such_address {}
-  counter no_outbound {}
-  map nics { type ifname : verdict; }
-  chain arriving {
-    type filter hook prerouting priority raw; policy drop;
-    iifname lo accept
-    iifname "net*" tcp flags & (syn | ack) == syn drop
-    iifname "net*" accept
-    iifname "out*" accept
-    iifname "nic*" meta mark set MARK
-    iifname vmap @nics
-  }
-  chain crossing {
-    type filter hook forward priority filter; policy accept;
-    oifname SINK counter name no_such_address drop
-    iifname "nic*" oifname "net*" ip6 saddr != @own counter name no_outbound drop
-  }
-  chain for_services {
-    type filter hook input priority filter; policy drop;
-    iifname lo accept
-    icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } accept
-    tcp flags & (syn | ack) != syn accept
-  }
-  chain from_services {
-    type filter hook output priority filter; policy accept;
-    icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem, echo-reply } drop
-    icmpv6 type nd-redirect drop
-  }
-}
-"#;
+/// What differs between the families: their names, and what the services are asked and may answer. By IPv6 the fabric itself
+/// has nothing but the gateway's link-local address.
+const IPV4: [(&str, &str); 4] = [
+    ("FAMILY", "ip"),
+    ("KIND", "ipv4_addr"),
+    ("TO_SERVICES", "tcp dport { 53, 80, 32526 } accept\n    udp dport 53 accept"),
+    ("FROM_SERVICES", "meta l4proto icmp drop"),
+];
+const IPV6: [(&str, &str); 4] = [
+    ("FAMILY", "ip6"),
+    ("KIND", "ipv6_addr"),
+    ("TO_SERVICES", "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } accept"),
+    (
+        "FROM_SERVICES",
+        "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem, echo-reply } drop\n    \
+         icmpv6 type nd-redirect drop",
+    ),
+];
 
 /// The reasons to drop that are counted for each NIC.
 const REASONS: [&str; 3] = ["broadcast", "not_primary", "foreign_source"];
@@ -94,7 +77,10 @@ pub(in crate::fabric) struct NicRules {
 
 /// The tables of a fabric without NICs.
 pub(super) fn tables(ipv6: bool) -> String {
-    let text = if ipv6 { [IPV4, IPV6].concat() } else { IPV4.to_owned() };
+    let of = |words: [(&str, &str); 4]| {
+        words.into_iter().fold(TABLE.to_owned(), |text, (word, meaning)| text.replace(word, meaning))
+    };
+    let text = if ipv6 { of(IPV4) + &of(IPV6) } else { of(IPV4) };
     text.replace("SINK", SINK).replace("MARK", &MARK.to_string())
 }
 

@@ -1,11 +1,14 @@
 //! `dotfourctl doctor`: what is wrong with this node, why it matters, and what to do.
 //!
-//! [`look`] gathers what can be seen, [`judge`] turns it into findings and is pure, [`report`] writes them down. It needs
+//! [`look`] gathers what can be seen, of Kubernetes' components with [`kubernetes`]; [`judge`] turns it into findings and is pure, [`report`] writes them down. It needs
 //! no daemon: what only a daemon could tell is named as not seen.
 
 mod finding;
+mod flags;
 mod judge;
+mod kubernetes;
 mod look;
+mod process;
 mod report;
 
 use std::path::Path;

@@ -75,6 +75,16 @@ codes! {
     PoolSmall = "pool-small", Warning;
     /// The ip-masq-agent's chain is there.
     MasqAgentLeft = "masq-agent-left", Warning;
+    /// Pods are exempt by a namespace that is not known of them.
+    MetadataExemptUnknown = "metadata-exempt-unknown", Warning;
+    /// The kubelet takes more pods than the daemon is told of.
+    KubeletMaxPods = "kubelet-max-pods", Warning;
+    /// kube-proxy cannot tell pods from others.
+    KubeProxyLocalMode = "kube-proxy-local-mode", Warning;
+    /// kube-proxy hides pods' addresses.
+    KubeProxyMasqueradeAll = "kube-proxy-masquerade-all", Warning;
+    /// Azure's route table gets routes for pod CIDRs.
+    CloudRoutes = "cloud-routes", Warning;
 }
 
 /// One finding.

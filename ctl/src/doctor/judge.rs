@@ -1,12 +1,14 @@
 //! From what is seen to what is wrong. Pure.
 
+mod kubernetes;
+
 use dotfour_ipamd::install::PLUGIN;
 use dotfour_ipamd::install::conflist::{Owner, first_foreign};
 use dotfour_ipamd::install::reference::{REMEDY, Reference};
 use dotfour_ipamd::rules::forward_drop::Verdict;
 use dotfour_ipamd::rules::old_agent;
 use dotfour_ipamd::wiring::names::LINK_PREFIX;
-use dotfour_protocol::{FamilyTotals, NodeStatus};
+use dotfour_protocol::{AttachmentStatus, FamilyTotals, NodeStatus, PodName};
 
 use super::finding::{Code, Finding, Unseen};
 use super::look::{Plugin, Seen};
@@ -18,6 +20,8 @@ pub(crate) fn judge(seen: &Seen) -> (Vec<Finding>, Vec<Unseen>) {
     judge_programs(seen, &mut report);
     judge_lists(seen, &mut report);
     judge_forwarding(seen, &mut report);
+    judge_exempt(seen, &mut report);
+    kubernetes::judge(&seen.kubernetes, &here(seen), &mut report);
     report
 }
 
@@ -25,6 +29,21 @@ type Report = (Vec<Finding>, Vec<Unseen>);
 
 fn find(report: &mut Report, code: Code, what: String, why: &str, fix: impl Into<String>) {
     report.0.push(Finding { code, what, why: why.to_owned(), fix: fix.into() });
+}
+
+/// What Kubernetes' settings are compared with. Pods' addresses are from the NIC's subnets, as the node's own is.
+fn here(seen: &Seen) -> kubernetes::Here {
+    let status = seen.daemon.as_ref().ok();
+    let pods = status.iter().flat_map(|status| status.attachments.iter().flat_map(|pod| &pod.addresses)).copied();
+    kubernetes::Here {
+        max_pods: seen.config.as_ref().ok().map(|config| config.max_pods),
+        // A pod has one of each family that pods get.
+        addresses: status.map(|status| {
+            let FamilyTotals { v4, v6 } = status.totals;
+            [v4, v6].into_iter().flatten().min().unwrap_or(status.pool.total)
+        }),
+        pods: status.map(|status| status.node_address).into_iter().chain(pods).collect(),
+    }
 }
 
 fn judge_daemon(seen: &Seen, report: &mut Report) {
@@ -187,4 +206,28 @@ fn judge_forwarding(seen: &Seen, report: &mut Report) {
             ),
         );
     }
+}
+
+/// A pod that nobody has named is in no namespace that is exempt.
+fn judge_exempt(seen: &Seen, report: &mut Report) {
+    let (Ok(config), Ok(status)) = (&seen.config, &seen.daemon) else { return };
+    if config.metadata_exempt.is_empty() {
+        return;
+    }
+    let unnamed = unnamed(&status.attachments);
+    let Some(first) = unnamed.first() else { return };
+    find(
+        report,
+        Code::MetadataExemptUnknown,
+        format!("{} pods' namespaces are not known, such as that of {}", unnamed.len(), first.key.container_id),
+        "metadata.exemptNamespaces is no help to them: the metadata service is closed to them",
+        "delete those that need it, for they are known when they are made again; a runtime that passes no \
+         K8S_POD_NAMESPACE, such as podman, has no namespace to exempt (docs/masquerade.md)",
+    );
+}
+
+/// Those whose runtime gave no namespace, or whose name is lost. What another plugin has wired is never exempt.
+fn unnamed(attachments: &[AttachmentStatus]) -> Vec<&AttachmentStatus> {
+    let known = |pod: &PodName| !pod.namespace.is_empty();
+    attachments.iter().filter(|pod| !pod.delegated && !pod.pod.as_ref().is_some_and(known)).collect()
 }

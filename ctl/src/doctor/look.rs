@@ -13,6 +13,8 @@ use dotfour_ipamd::rules::forward_drop;
 use dotfour_ipamd::rules::old_agent;
 use dotfour_protocol::NodeStatus;
 
+use super::kubernetes::{self, Kubernetes};
+
 /// Everything; an error says why a part is not seen.
 #[derive(Debug)]
 pub(crate) struct Seen {
@@ -38,6 +40,8 @@ pub(crate) struct Seen {
     pub(crate) chains: forward_drop::Found,
     /// Which kinds of iptables have the ip-masq-agent's chain.
     pub(crate) old_agent: Vec<&'static str>,
+    /// What Kubernetes' components are set to.
+    pub(crate) kubernetes: Kubernetes,
 }
 
 /// The installed plugin.
@@ -73,6 +77,7 @@ pub(crate) fn look(config: Option<&Path>, plugin: Option<&Path>) -> Seen {
             .map_err(|e| e.to_string()),
         chains: forward_drop::find(),
         old_agent: old_agent::find(),
+        kubernetes: kubernetes::look(),
         config,
         bin_dir,
         conf_dir,

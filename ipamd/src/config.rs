@@ -13,6 +13,7 @@ mod masquerade;
 mod metrics;
 mod range;
 mod raw;
+mod taint;
 
 pub use cni::{Cni, DEFAULT_BIN_DIR, DEFAULT_CONF_DIR};
 pub use masquerade::{Masquerade, Metadata};
@@ -62,6 +63,8 @@ pub struct Config {
     pub slow_add: Duration,
     /// Where the container runtime looks for plugins and network configurations.
     pub cni: Cni,
+    /// The key of the taint that is removed from the node once pods can be wired; none if absent.
+    pub startup_taint: Option<String>,
 }
 
 /// The address source.

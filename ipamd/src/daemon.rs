@@ -36,6 +36,7 @@ use crate::refill::{Refill, reserve};
 use crate::rules::{Rules, RulesError};
 use crate::server::Server;
 use crate::source::{AddressSource, NicView, SourceError};
+use crate::startup_taint;
 use crate::verbs::{Node, Served, now};
 use crate::watch;
 use crate::wiring::names::{EXEMPT_GROUP, LINK_INDICES};
@@ -146,7 +147,10 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|source| StartError::Setup { what: "start the async runtime", source })?;
-    runtime.block_on(serve(config))
+    let end = runtime.block_on(serve(config));
+    // Nobody waits for a question to the world that nobody needs any more.
+    runtime.shutdown_background();
+    end
 }
 
 async fn serve(config: &Config) -> Result<(), StartError> {
@@ -203,6 +207,8 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     if let Some(publisher) = &mut publisher {
         publisher.look().await;
     }
+    let mut taint = config.startup_taint.clone();
+    remove_startup_taint(&mut taint, publisher.as_ref());
 
     let mut refill = Refill::new(source, Arc::clone(&node), config, notices.clone(), rules);
     refill.note_nic_addresses(&view);
@@ -218,6 +224,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
                 if let Some(publisher) = &mut publisher {
                     publisher.look().await;
                 }
+                remove_startup_taint(&mut taint, publisher.as_ref());
             }
         }
     }
@@ -236,6 +243,16 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     drop(node);
     join(janitor_thread);
     Ok(())
+}
+
+/// Begins to take the start-up taint off the node, once, when the promise is given: by our network configuration or, where
+/// somebody else writes it, by serving. Nothing waits for it.
+fn remove_startup_taint(taint: &mut Option<String>, publisher: Option<&Publisher<'_>>) {
+    if publisher.is_none_or(Publisher::has_published)
+        && let Some(key) = taint.take()
+    {
+        tokio::spawn(startup_taint::remove(key));
+    }
 }
 
 /// The NIC, with the MTU that pods' links get.

@@ -14,6 +14,7 @@
 //! - [`rules`] decide which source address the world sees of a pod, and what a pod may not do; kept in one nftables table.
 //! - [`metrics`] counts and times all that, and serves it to Prometheus.
 //! - [`install`] gets plugin and network configuration onto a node, and everything off it again.
+//! - [`startup_taint`] takes a taint off the node, by way of [`kubernetes`]' API server; no pod needs either.
 //! - [`errors`] turns what went wrong into what an operator reads.
 //!
 //! Invariants: the pool is never locked over IO or a kernel call; an assigned address never leaves the pool; one call at a
@@ -29,6 +30,7 @@ pub mod forwarding;
 pub mod install;
 pub mod keeper;
 pub mod kernel;
+pub mod kubernetes;
 pub mod lease;
 pub mod metrics;
 pub mod nic;
@@ -38,6 +40,7 @@ pub mod rules;
 pub mod server;
 pub mod source;
 pub mod spool;
+pub mod startup_taint;
 pub mod sweeper;
 pub mod sysctl;
 pub mod takeover;

@@ -6,13 +6,16 @@
 use std::fs;
 
 use dotfour_e2e::program::Failure;
+use dotfour_ipamd::config::Config;
 use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::image::repository;
 use crate::manifest::{check, file, objects};
 
-const TEMPLATES: [&str; 3] = ["serviceaccount.yaml", "configmap.yaml", "daemonset.yaml"];
+const TEMPLATES: [&str; 4] = ["serviceaccount.yaml", "configmap.yaml", "daemonset.yaml", "startup-taint.yaml"];
+
+const TAINT: &str = "node.dotfour.io/not-ready";
 
 pub(crate) fn equal() -> Outcome {
     let rendered = render(&values()?)?;
@@ -24,6 +27,38 @@ pub(crate) fn equal() -> Outcome {
     for (chart, base) in rendered.iter().zip(&base) {
         assert!(chart == base, "the chart says\n{chart:#}\nand the base\n{base:#}");
     }
+    Ok(())
+}
+
+/// What the chart renders for a start-up taint.
+pub(crate) fn with_taint() -> Result<Vec<Value>, Failure> {
+    let mut values = values()?;
+    *values.get_mut("startupTaint").ok_or("no startupTaint")? = TAINT.into();
+    render(&values)
+}
+
+pub(crate) fn taint() -> Outcome {
+    let rendered = with_taint()?;
+    rendered.iter().try_for_each(check)?;
+    let (of_base, of_taint) = rendered.split_at(3);
+    let role = file("components/startup-taint/role.yaml")?;
+    assert!(of_taint == role, "the chart says\n{of_taint:#?}\nand the component\n{role:#?}");
+    let rules = role.first().and_then(|role| role.pointer("/rules"));
+    assert_eq!(rules, Some(&json!([{ "apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "patch"] }])));
+    let [_, map, set] = of_base else { return Err("not the base's objects".into()) };
+    let text = map.pointer("/data/ipamd.yaml").and_then(Value::as_str).ok_or("no ipamd.yaml")?;
+    assert_eq!(Config::parse(text)?.startup_taint.as_deref(), Some(TAINT));
+    // Only what the component adds, and to the daemon's container alone.
+    let patch = file("components/startup-taint/daemonset.yaml")?.remove(0);
+    let mut expected = file("base/daemonset.yaml")?.remove(0);
+    for list in ["/spec/template/spec/containers/0/volumeMounts", "/spec/template/spec/volumes"] {
+        let added = patch.pointer(list).and_then(Value::as_array).ok_or("no list in the component")?;
+        expected.pointer_mut(list).and_then(Value::as_array_mut).ok_or("no list in the base")?.extend(added.clone());
+    }
+    let container = expected.pointer_mut("/spec/template/spec/containers/0").ok_or("no container")?;
+    let environment = patch.pointer("/spec/template/spec/containers/0/env").ok_or("no environment")?;
+    container.as_object_mut().ok_or("no container")?.insert("env".into(), environment.clone());
+    assert!(*set == expected, "the chart says\n{set:#}\nand the base with the component\n{expected:#}");
     Ok(())
 }
 
@@ -98,7 +133,11 @@ fn block(lines: &[&str], dot: &Value, root: &Value, out: &mut String) -> Outcome
             }
             Some(("with", path)) => {
                 let found = value(path, dot, root)?;
-                if found.as_object().is_some_and(|object| !object.is_empty()) {
+                let is_empty = match found {
+                    Value::String(text) => text.is_empty(),
+                    other => other.as_object().is_none_or(serde_json::Map::is_empty),
+                };
+                if !is_empty {
                     block(inner, found, root, out)?;
                 }
             }

@@ -30,6 +30,10 @@ fn main() -> ExitCode {
             program::test("the_daemon_set_asks_for_no_more_than_it_needs", manifest::modest),
             program::test("the_helm_chart_renders_what_the_base_is", chart::equal),
             program::test("the_helm_chart_renders_one_daemon_set_for_each_pool_of_nodes", chart::pools),
+            program::test(
+                "the_helm_chart_and_the_component_bring_what_a_start_up_taint_needs_and_no_more",
+                chart::taint,
+            ),
             program::test("overlays_render_with_configurations_that_the_daemon_takes", manifest::overlays)
                 .with_ignored_flag(!manifest::can_be_rendered()),
         ]

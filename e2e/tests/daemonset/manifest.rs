@@ -10,10 +10,11 @@ use dotfour_e2e::program::{Failure, output};
 use dotfour_ipamd::config::{Config, MetricsTarget};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use serde_json::Value;
 
-use crate::Outcome;
 use crate::image::repository;
+use crate::{Outcome, chart};
 
 /// The overlays there are.
 const OVERLAYS: [&str; 3] = ["azure", "calico", "cilium"];
@@ -43,6 +44,8 @@ pub(crate) fn check(object: &Value) -> Outcome {
         Some("DaemonSet") => read::<DaemonSet>(object).map(drop),
         Some("ConfigMap") => read::<ConfigMap>(object).map(drop),
         Some("ServiceAccount") => read::<ServiceAccount>(object).map(drop),
+        Some("ClusterRole") => read::<ClusterRole>(object).map(drop),
+        Some("ClusterRoleBinding") => read::<ClusterRoleBinding>(object).map(drop),
         other => Err(format!("nobody knows the kind {other:?}").into()),
     }
 }
@@ -183,6 +186,34 @@ pub(crate) fn overlays() -> Outcome {
             overlay != "cilium",
             "{overlay}: who writes the network configuration"
         );
+    }
+    component()
+}
+
+/// The base with the component for a start-up taint is what the chart renders, but for the ConfigMap.
+fn component() -> Outcome {
+    let manifests = repository().join("manifests");
+    // A kustomization names its parts by relative paths, so it is beside them.
+    let directory = tempfile::Builder::new().prefix("overlay-").tempdir_in(&manifests)?;
+    let text = "resources: [../base]\ncomponents: [../components/startup-taint]\n";
+    fs::write(directory.path().join("kustomization.yaml"), text)?;
+    let rendered = objects(&output(Command::new("kubectl").arg("kustomize").arg(directory.path()))?)?;
+    rendered.iter().try_for_each(check)?;
+    let mut chart = chart::with_taint()?;
+    assert_eq!(rendered.len(), chart.len());
+    // Lists whose members have names: their order is kustomize's.
+    let sorted = |object: &Value| {
+        let mut object = object.clone();
+        for list in ["/spec/template/spec/volumes", "/spec/template/spec/containers/0/volumeMounts"] {
+            let Some(list) = object.pointer_mut(list).and_then(Value::as_array_mut) else { continue };
+            list.sort_by_key(|member| member["name"].to_string());
+        }
+        object
+    };
+    chart.retain(|object| object["kind"] != "ConfigMap");
+    for object in &chart {
+        let same = rendered.iter().any(|other| sorted(other) == sorted(object));
+        assert!(same, "the chart says\n{object:#}\nand kustomize none that is the same of\n{rendered:#?}");
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::cni::RawCni;
 use super::masquerade::{RawMasquerade, RawMetadata};
-use super::{AddressRange, Config, MetricsTarget, Source, StaticSource, WireserverSource};
+use super::{AddressRange, Config, MetricsTarget, Source, StaticSource, WireserverSource, taint};
 use crate::pool::{Families, Rest};
 
 /// The default place of the daemon's state. It is a tmpfs, so that it dies with a reboot as pods do.
@@ -58,6 +58,7 @@ pub(super) struct Raw {
     cni_conflist: Option<String>,
     cni_network: Option<String>,
     runtime: Option<String>,
+    startup_taint: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -160,6 +161,7 @@ impl Raw {
             masquerade: self.masquerade.unwrap_or_default().check()?,
             metadata,
             metadata_exempt,
+            startup_taint: self.startup_taint.map(taint::key).transpose()?,
         })
     }
 }

@@ -36,6 +36,8 @@ pub struct Publisher<'c> {
     portmap: (Stamp, Option<Vec<String>>),
     /// Whether the daemon has answered a question of its own.
     tested: bool,
+    /// Whether the list has been in place.
+    published: bool,
     /// How often the runtime was asked about the list as it is; `None` once it sees it.
     asked: Option<u32>,
     /// What was said last of each matter, so that what lasts is told once.
@@ -46,7 +48,20 @@ impl<'c> Publisher<'c> {
     /// A publisher, if the configuration asks for one.
     pub fn new(config: &'c Config) -> Option<Self> {
         let directory = config.cni.conf_dir.clone()?;
-        Some(Publisher { config, directory, portmap: (None, None), tested: false, asked: Some(0), told: Vec::new() })
+        Some(Publisher {
+            config,
+            directory,
+            portmap: (None, None),
+            tested: false,
+            published: false,
+            asked: Some(0),
+            told: Vec::new(),
+        })
+    }
+
+    /// Whether the list has been in place once, so that the node's promise is given.
+    pub fn has_published(&self) -> bool {
+        self.published
     }
 
     /// One look: writes the list if it is not there or is another, once the daemon answers on its own socket. What cannot be
@@ -55,7 +70,10 @@ impl<'c> Publisher<'c> {
         let mut complaints = Vec::new();
         if self.may_promise(&mut complaints).await {
             match self.keep(&mut complaints).await {
-                Ok(text) => self.ask_runtime(&text, &mut complaints).await,
+                Ok(text) => {
+                    self.published = true;
+                    self.ask_runtime(&text, &mut complaints).await;
+                }
                 Err(e) => complaints.push(with_source(&e)),
             }
         }

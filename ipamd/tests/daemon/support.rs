@@ -129,19 +129,30 @@ impl Node {
 
     /// Starts the daemon and does not wait for it. Programs are looked for in the directory of [`Node::put_tool`] first.
     pub(crate) fn spawn(&self, config: &Path) -> Daemon {
-        let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_dotfour-ipamd"));
-        command.arg("run").arg("--config").arg(config).stdin(Stdio::null()).stderr(log);
+        command.arg("run").arg("--config").arg(config);
+        self.spawn_as(&mut command)
+    }
+
+    fn spawn_as(&self, command: &mut Command) -> Daemon {
+        let log = std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap();
         let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{}:{path}", self.tools().display()));
+        command.env("PATH", format!("{}:{path}", self.tools().display())).stdin(Stdio::null()).stderr(log);
         Daemon(self.netns.run(|| command.spawn().unwrap()).unwrap())
     }
 
     /// Starts the daemon and waits until it serves.
     pub(crate) fn start(&self, config: &Path) -> Daemon {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dotfour-ipamd"));
+        command.arg("run").arg("--config").arg(config);
+        self.start_as(&mut command)
+    }
+
+    /// Starts the daemon by a command that becomes it, and waits until it serves.
+    pub(crate) fn start_as(&self, command: &mut Command) -> Daemon {
         // A daemon that was killed leaves it, and its successor replaces it.
         let _ = std::fs::remove_file(self.socket());
-        let mut daemon = self.spawn(config);
+        let mut daemon = self.spawn_as(command);
         let begun = Instant::now();
         while !self.socket().exists() {
             if let Some(status) = daemon.0.try_wait().unwrap() {

@@ -6,6 +6,7 @@
 
 mod conflist;
 mod programs;
+mod startup_taint;
 // The daemon's own tests have the node in namespaces; they use more of it.
 #[allow(dead_code)]
 #[path = "../daemon/support.rs"]

@@ -22,6 +22,9 @@ const FORBIDDEN_PAUSE: Duration = Duration::from_secs(300);
 /// A node that was changed between question and patch is asked anew at once, but never as fast as that could be.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(100);
 
+/// So many attempts in a row that a node changes under: from there on it is a failure like others.
+const MOST_CONFLICTS: u32 = 10;
+
 /// Removes every taint with this key from the node of this pod, whatever its value and effect, and tries until that is done.
 /// Each kind of failure is told once.
 pub async fn remove(key: String) {
@@ -29,14 +32,15 @@ pub async fn remove(key: String) {
         Ok(found) => found,
         Err(e) => return warn!("startupTaint: {key} is not removed: {e}"),
     };
-    let (mut pause, mut told) = (FIRST_PAUSE, String::new());
+    let (mut pause, mut conflicts, mut told) = (FIRST_PAUSE, 0, String::new());
     loop {
         let failed = match remove_once(&server, &name, &key).await {
             Ok(true) => return info!("took the taint {key} off the node {name}"),
             Ok(false) => return info!("the node {name} has no taint {key}"),
             Err(failed) => failed,
         };
-        if matches!(failed, ApiError::Conflict(_)) {
+        conflicts = if matches!(failed, ApiError::Conflict(_)) { conflicts + 1 } else { 0 };
+        if (1..MOST_CONFLICTS).contains(&conflicts) {
             tokio::time::sleep(CONFLICT_PAUSE).await;
             continue;
         }

@@ -247,7 +247,9 @@ fn the_taint_goes_when_the_network_configuration_is_there_and_others_stay() {
     server.eventually_has(&host, &[taint("a"), taint("b")]);
     assert_eq!(server.state.lock().unwrap().published, Some(true), "asked before the promise was given");
     assert_eq!(server.answered(), [("GET".to_owned(), 200), ("PATCH".to_owned(), 200)]);
-    assert!(host.node.log().contains("took the taint node.dotfour.io/not-ready off the node node-1"));
+    eventually("it is told", || {
+        host.node.log().contains("took the taint node.dotfour.io/not-ready off the node node-1")
+    });
     host.serves();
     // Somebody gives it again: that is no matter of this start, and of the next.
     server.set(|state| state.node["spec"]["taints"] = json!([taint(KEY)]));
@@ -283,6 +285,23 @@ fn a_node_that_others_change_meanwhile_loses_nothing_of_theirs() {
         server.answered().iter().filter(|(method, _)| method == "PATCH").map(|(_, status)| *status).collect();
     assert_eq!(patches, [409, 422, 200]);
     assert!(!host.node.log().contains("WARN startup"), "{}", host.node.log());
+}
+
+#[test]
+fn a_node_that_refuses_every_patch_is_told_and_not_asked_without_a_pause() {
+    let host = Host::new();
+    host.install();
+    let server = host.server(&[taint(KEY)]);
+    server.set(|state| state.races = u32::MAX);
+    let _daemon = host.start();
+    eventually("it is told", || {
+        host.node.log().contains("the node was changed meanwhile: the object has been modified")
+    });
+    let asked = server.answered().len();
+    assert!((20..=24).contains(&asked), "ten questions and as many patches, and not {asked}");
+    host.serves();
+    server.set(|state| state.races = 0);
+    server.eventually_has(&host, &[]);
 }
 
 #[test]

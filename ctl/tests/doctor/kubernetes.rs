@@ -185,3 +185,19 @@ fn a_pod_whose_namespace_nobody_told_is_found_where_namespaces_are_exempt() {
     fs::write(node.path("ipamd.yaml"), text).unwrap();
     node.has(0, &[]);
 }
+
+#[test]
+fn a_doctor_in_a_container_says_that_it_sees_no_kubelet() {
+    let node = Node::healthy();
+    let _kubelet = component(&node.netns, "kubelet", &[]);
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", super::CTL, "--config"]).arg(node.path("ipamd.yaml"));
+    command.args(["doctor", "--plugin"]).arg(program("dotfour"));
+    let output = node.netns.run(|| command.output().unwrap()).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.starts_with("not seen: the settings of kubelet, kube-proxy and controller managers, because"),
+        "{text}"
+    );
+    assert_eq!(output.status.code(), Some(0));
+}

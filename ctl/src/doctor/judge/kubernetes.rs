@@ -102,7 +102,7 @@ fn judge_local_mode(proxy: &Proxy, here: &Here, report: &mut Report) {
         "it cannot tell the node's pods from others: services see the node's address instead of a pod's, or treat pods \
          as strangers",
         format!(
-            "detectLocalMode: InterfaceNamePrefix, detectLocal.interfaceNamePrefix: {LINK_PREFIX}, \
+            "detectLocalMode: InterfaceNamePrefix, detectLocal.interfaceNamePrefix: {LINK_PREFIX} \
              (manifests/host/kube-proxy-dotfour.yaml); {GUIDE}"
         ),
     );

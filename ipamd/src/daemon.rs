@@ -147,10 +147,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|source| StartError::Setup { what: "start the async runtime", source })?;
-    let end = runtime.block_on(serve(config));
-    // Nobody waits for a question to the world that nobody needs any more.
-    runtime.shutdown_background();
-    end
+    runtime.block_on(serve(config))
 }
 
 async fn serve(config: &Config) -> Result<(), StartError> {

@@ -4,7 +4,9 @@
 //! is read anew for each, and the certificate must be of the cluster's own authority.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +36,7 @@ const MAX_ANSWER: usize = 8 * 1024 * 1024;
 /// The API server of the cluster that this process is a pod of.
 #[derive(Debug, Clone)]
 pub struct ApiServer {
-    host: String,
-    port: u16,
+    address: SocketAddr,
     account: PathBuf,
 }
 
@@ -45,6 +46,16 @@ pub enum ApiError {
     /// This process is no pod, or nobody has told it whose node it is on.
     #[error("{0} is not in the environment, which a pod has it from")]
     NoPod(&'static str),
+    /// The environment names the API server in a way that is not a pod's.
+    #[error("the environment has {name}={value}, and a pod's has {wanted} there")]
+    Odd {
+        /// The variable.
+        name: &'static str,
+        /// What it says.
+        value: String,
+        /// What it should say.
+        wanted: &'static str,
+    },
     /// The account's token or the authority's certificate is missing.
     #[error("{path} cannot be used: {reason}")]
     Account {
@@ -94,12 +105,14 @@ impl ApiServer {
     /// The one that the environment of a pod names.
     ///
     /// # Errors
-    /// [`ApiError::NoPod`] if it names none.
+    /// [`ApiError::NoPod`] or [`ApiError::Odd`] if it names none.
     pub fn of_this_pod() -> Result<Self, ApiError> {
-        let host = variable("KUBERNETES_SERVICE_HOST")?;
-        let port = variable("KUBERNETES_SERVICE_PORT")?;
-        let port = port.parse().map_err(|_| ApiError::NoPod("KUBERNETES_SERVICE_PORT as a number"))?;
-        Ok(ApiServer { host, port, account: ACCOUNT.into() })
+        // The kubelet gives every pod the service's address; names are not looked up, which a static program cannot.
+        let address = SocketAddr::new(
+            parsed("KUBERNETES_SERVICE_HOST", "an IP address")?,
+            parsed("KUBERNETES_SERVICE_PORT", "a port")?,
+        );
+        Ok(ApiServer { address, account: ACCOUNT.into() })
     }
 
     /// The node as it is.
@@ -128,9 +141,8 @@ impl ApiServer {
         let what = format!("{} nodes/{name}", method.as_str().to_ascii_lowercase());
         let (token, tls) = (self.token()?, self.tls()?);
         let broken = |e: &(dyn std::error::Error + 'static)| self.unreachable(with_source(e));
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|e| broken(&e))?;
-        let server_name = ServerName::try_from(self.host.clone()).map_err(|e| broken(&e))?;
-        let stream = tls.connect(server_name, stream).await.map_err(|e| broken(&e))?;
+        let stream = TcpStream::connect(self.address).await.map_err(|e| broken(&e))?;
+        let stream = tls.connect(ServerName::from(self.address.ip()), stream).await.map_err(|e| broken(&e))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
         // Ends by itself once the answer is read or the sender dropped.
@@ -192,10 +204,7 @@ impl ApiServer {
 
     /// Host and port, as a URL has them.
     fn authority(&self) -> String {
-        match self.host.contains(':') {
-            true => format!("[{}]:{}", self.host, self.port),
-            false => format!("{}:{}", self.host, self.port),
-        }
+        self.address.to_string()
     }
 
     fn unreachable(&self, reason: String) -> ApiError {
@@ -205,6 +214,11 @@ impl ApiServer {
 
 fn unusable(path: &Path, why: &(dyn std::error::Error + 'static)) -> ApiError {
     ApiError::Account { path: path.display().to_string(), reason: with_source(why) }
+}
+
+fn parsed<T: FromStr>(name: &'static str, wanted: &'static str) -> Result<T, ApiError> {
+    let value = variable(name)?;
+    value.parse().map_err(|_| ApiError::Odd { name, value, wanted })
 }
 
 /// A variable of the environment that is there and says something.

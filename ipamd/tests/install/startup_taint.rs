@@ -369,7 +369,13 @@ fn outside_of_a_pod_the_daemon_says_that_and_serves() {
         "startupTaint: {KEY}\ncniBinDir: {directory}/bin\ncniConfDir: {directory}/net.d\n\
          source: {{kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5-10.240.0.9], refresh: 50ms}}\n"
     ));
-    let _daemon = host.node.start(&config);
+    let daemon = host.node.start(&config);
     eventually("it is told", || host.node.log().contains("KUBERNETES_SERVICE_HOST is not in the environment"));
     host.serves();
+    drop(daemon);
+    let mut command = Command::new(DAEMON);
+    command.args(["run", "--config"]).arg(&config).env("KUBERNETES_SERVICE_HOST", "api.example.com");
+    let _daemon = host.node.start_as(&mut command);
+    let told = "KUBERNETES_SERVICE_HOST=api.example.com, and a pod's has an IP address there";
+    eventually("it is told", || host.node.log().contains(told));
 }

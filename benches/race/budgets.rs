@@ -90,8 +90,10 @@ pub(crate) fn table(results: &Results) -> Table {
 
 /// Forwarding is not below ptp's, as far as so many rounds can tell: behind the ratio stands between what it lies.
 fn forwarding(results: &Results) -> Vec<(String, Budget, Spread)> {
-    let lines = Path::ALL.into_iter().filter_map(|path| {
-        let (dotfour, ptp) = results.forwarding.of(DOTFOUR, path).zip(results.forwarding.of(PTP, path))?;
+    let all = results.forwarding.iter().flat_map(|company| Path::ALL.map(|path| (company, path)));
+    let lines = all.filter_map(|(company, path)| {
+        let (dotfour, ptp) = company.of(DOTFOUR, path).zip(company.of(PTP, path))?;
+        let path = format!("{path}, {}", company.beside);
         let throughput = (
             format!("{path}: throughput, in times of ptp's"),
             Budget::AtLeast(1.0 - SAME),

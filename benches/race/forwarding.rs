@@ -4,8 +4,10 @@
 //! that changes from round to round, so that what changes on the machine from one round to the next changes for all.
 //!
 //! [`stage`] wires two pods on everybody's node, [`path`] says who talks to whom; [`stream`] and [`exchange`] are the two
-//! ways to talk, on processors that [`processors`] chooses; [`outcome`] is what came of it.
+//! ways to talk, on processors that [`processors`] chooses; [`beside`] says in which company, and [`outcome`] is what came
+//! of it.
 
+mod beside;
 mod exchange;
 mod outcome;
 mod path;
@@ -16,6 +18,7 @@ mod stream;
 use std::io;
 use std::time::Duration;
 
+pub(crate) use self::beside::Beside;
 pub(crate) use self::outcome::{Forwarding, Turns, gigabits, microseconds};
 pub(crate) use self::path::Path;
 use self::stage::{Ends, Stage};
@@ -42,13 +45,15 @@ enum Measure {
     Exchange,
 }
 
-/// Measures all plugins, so many rounds. Nothing of it is left.
-pub(crate) fn race(field: &Field<'_>, rounds: usize) -> Result<Forwarding, RaceError> {
+/// Measures all plugins in this company, so many rounds. Nothing of it is left.
+pub(crate) fn race(field: &Field<'_>, beside: Beside, rounds: usize) -> Result<Forwarding, RaceError> {
     let other = field.node("nobody")?;
     let plugins = field.those(|contestant| contestant.kind == Kind::Plugin);
-    let stages =
-        plugins.iter().map(|contestant| Stage::build(field.vnet(), contestant)).collect::<Result<Vec<_>, _>>()?;
-    let mut forwarding = Forwarding::new(rounds, stages.iter().map(Stage::name));
+    let stages = plugins
+        .iter()
+        .map(|contestant| Stage::build(field.vnet(), contestant, beside))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut forwarding = Forwarding::new(beside, rounds, stages.iter().map(Stage::name));
     for round in 0..rounds {
         for path in Path::ALL {
             for measure in [Measure::Streams(1), Measure::Streams(SEVERAL), Measure::Exchange] {

@@ -69,8 +69,9 @@ const HOW: &str = "\
   charged to DEL. What the kernel does on its own account is nobody's.
 - Forwarding is measured with two pods of everybody, between them and to the address of a further node, through the
   node's NIC and the fabric. All pods' addresses are secondary addresses of their node's NIC, so the fabric treats
-  everybody alike. Dotfour has its rules in force, and connections tracked for them; ptp and bridge have none (`ipMasq:
-  false`). TCP, MTU 1500, plain sockets: one end writes 128 KiB at a time and the other reads,
+  everybody alike. Dotfour has its rules in force, and connections tracked for them. ptp and bridge have none (`ipMasq:
+  false`): by themselves they track nothing, which is so on no node of a cluster, for kube-proxy's rules make the kernel
+  track everybody's connections. So all of it is measured twice: by themselves, and with such rules on every node. TCP, MTU 1500, plain sockets: one end writes 128 KiB at a time and the other reads,
   or one byte goes there and one comes back. Both ends of a connection are on one processor, the several streams on as
   many as there are, so neither the scheduler's choice nor waking another processor is part of it. In a round everybody
   has a short turn for each measurement, one right after the other; an answer's median and p99 are those of a turn, and

@@ -4,7 +4,7 @@ use crate::burst::{self, Burst, Size};
 use crate::contestant::{Contestant, DOTFOUR, FLOOR, Field, Kind, PTP};
 use crate::error::RaceError;
 use crate::floor::Shared;
-use crate::forwarding;
+use crate::forwarding::{self, Beside};
 use crate::in_turn;
 use crate::options::Options;
 use crate::results::{Crowd, Entrant, Results};
@@ -83,8 +83,10 @@ pub(crate) fn run(field: &Field<'_>, options: &Options) -> Result<Results, RaceE
         results.bursts.push((*size, wiring.iter().map(|contestant| contestant.name).zip(sums).collect()));
     }
 
-    eprintln!("  {} rounds of forwarding …", extent.rounds_forwarding);
-    results.forwarding = forwarding::race(field, extent.rounds_forwarding)?;
+    for beside in Beside::ALL {
+        eprintln!("  {} rounds of forwarding, {beside} …", extent.rounds_forwarding);
+        results.forwarding.push(forwarding::race(field, beside, extent.rounds_forwarding)?);
+    }
 
     results.crowds = crowds(field, &shared, &extent)?;
     Ok(results)

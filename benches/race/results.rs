@@ -49,8 +49,8 @@ pub(crate) struct Results {
     pub(crate) bursts: Vec<(Size, Vec<(&'static str, Burst)>)>,
     /// With pods already there.
     pub(crate) crowds: Vec<Crowd>,
-    /// Between pods that are wired.
-    pub(crate) forwarding: Forwarding,
+    /// Between pods that are wired, in each company.
+    pub(crate) forwarding: Vec<Forwarding>,
     /// What went on beside the race, as the rest of a sentence.
     pub(crate) beside: String,
 }
@@ -72,7 +72,7 @@ impl Results {
             alone: Vec::new(),
             bursts: Vec::new(),
             crowds: Vec::new(),
-            forwarding: Forwarding::default(),
+            forwarding: Vec::new(),
             beside: String::new(),
         }
     }
@@ -97,7 +97,7 @@ impl Results {
         tables.push(self.burst_table("ADD", |burst| &burst.add));
         tables.push(self.burst_table("DEL", |burst| &burst.del));
         tables.push(self.crowd_table());
-        tables.push(self.forwarding.table());
+        tables.extend(self.forwarding.iter().map(Forwarding::table));
         tables
     }
 

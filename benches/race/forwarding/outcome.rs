@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Path, SEVERAL, TURN};
+use super::{Beside, Path, SEVERAL, TURN};
 use crate::contestant::PTP;
 use crate::samples::{Samples, Spread, number, ratio};
 use crate::table::Table;
@@ -33,17 +33,19 @@ impl Turns {
 }
 
 /// Everybody's turns.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Forwarding {
+    /// In which company.
+    pub(crate) beside: Beside,
     rounds: usize,
     turns: Vec<(&'static str, Path, Turns)>,
 }
 
 impl Forwarding {
     /// No turns yet.
-    pub(super) fn new(rounds: usize, names: impl Iterator<Item = &'static str> + Clone) -> Self {
+    pub(super) fn new(beside: Beside, rounds: usize, names: impl Iterator<Item = &'static str> + Clone) -> Self {
         let of_path = |path| names.clone().map(move |name| (name, path, Turns::default()));
-        Forwarding { rounds, turns: Path::ALL.into_iter().flat_map(of_path).collect() }
+        Forwarding { beside, rounds, turns: Path::ALL.into_iter().flat_map(of_path).collect() }
     }
 
     pub(super) fn turns(&mut self, name: &str, path: Path) -> Option<&mut Turns> {
@@ -63,7 +65,8 @@ impl Forwarding {
     /// Numbers, and how they compare with ptp's.
     pub(crate) fn table(&self) -> Table {
         let title = format!(
-            "Forwarding, {} turns of {} ms: Gbit/s, processor time in ms per gigabyte, µs",
+            "Forwarding, plugins {}, {} turns of {} ms: Gbit/s, processor time in ms per gigabyte, µs",
+            self.beside,
             self.rounds,
             TURN.as_millis()
         );
@@ -129,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_path_that_leads_nowhere_has_dashes_and_no_ratio() {
-        let mut forwarding = Forwarding::new(1, ["here", PTP].into_iter());
+        let mut forwarding = Forwarding::new(Beside::Nothing, 1, ["here", PTP].into_iter());
         *forwarding.turns("here", Path::PodToNode).unwrap() = turns(500, 20);
         *forwarding.turns(PTP, Path::PodToPod).unwrap() = turns(1_000, 20);
         let text = forwarding.table().text();

@@ -11,7 +11,7 @@ use dotfour_rig::error::AddressError;
 use dotfour_rig::{Node, Pod, RigError, Runtime, Vnet};
 use serde_json::Value;
 
-use super::{PATIENCE, Path};
+use super::{Beside, PATIENCE, Path};
 use crate::contestant::Contestant;
 use crate::error::RaceError;
 use crate::in_turn::sandboxes;
@@ -21,6 +21,7 @@ use crate::settle;
 #[derive(Debug)]
 pub(super) struct Stage<'c> {
     contestant: &'c Contestant,
+    beside: Beside,
     pods: Vec<WiredPod>,
     /// Links of the node without those of the pods.
     links: usize,
@@ -46,7 +47,8 @@ pub(super) struct Ends<'s> {
 
 impl<'c> Stage<'c> {
     /// Adds two pods and puts their addresses on the NIC.
-    pub(super) fn build(vnet: &Vnet, contestant: &'c Contestant) -> Result<Self, RaceError> {
+    pub(super) fn build(vnet: &Vnet, contestant: &'c Contestant, beside: Beside) -> Result<Self, RaceError> {
+        beside.begin(contestant.node.netns()).map_err(RaceError::system("put kube-proxy's rules on a node"))?;
         let links_before = contestant.node.links()?.len();
         let runtime = Runtime::new(&contestant.node, &contestant.network);
         let add = |pod: Pod| {
@@ -63,7 +65,7 @@ impl<'c> Stage<'c> {
             Err(RigError::Address(AddressError::NotInSubnet { .. })) => false,
             Err(e) => return Err(e.into()),
         };
-        Ok(Stage { contestant, pods, links, on_the_nic })
+        Ok(Stage { contestant, beside, pods, links, on_the_nic })
     }
 
     /// Whose it is.
@@ -84,7 +86,7 @@ impl<'c> Stage<'c> {
 
     /// Deletes the pods and takes their addresses off the NIC.
     pub(super) fn clear(self, vnet: &Vnet) -> Result<(), RaceError> {
-        let Stage { contestant, pods, links, on_the_nic } = self;
+        let Stage { contestant, beside, pods, links, on_the_nic } = self;
         let runtime = Runtime::new(&contestant.node, &contestant.network);
         if on_the_nic {
             vnet.detach(&contestant.node, &addresses(&pods))?;
@@ -92,6 +94,7 @@ impl<'c> Stage<'c> {
         for WiredPod { pod, result, .. } in &pods {
             runtime.del(pod, Some(result)).map_err(|source| RaceError::Call { name: contestant.name, source })?;
         }
+        beside.end(contestant.node.netns()).map_err(RaceError::system("take kube-proxy's rules off a node"))?;
         settle::until_links(contestant, links)?;
         settle::end(pods.into_iter().map(|wired| wired.pod).collect())
     }

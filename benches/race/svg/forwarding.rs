@@ -1,4 +1,4 @@
-//! What pods get out of their network.
+//! What pods get out of their network in the company that a cluster's nodes have, the last one.
 
 use super::bars::{self, Group, NAMES};
 use super::{MARGIN, WIDTH};
@@ -12,8 +12,15 @@ pub(super) fn panel(out: &mut String, results: &Results, top: f64) -> f64 {
     let answers = groups(results, |turns| microseconds(&turns.answer));
     let (left, right) = ((MARGIN + NAMES, middle - 12.0), (middle + 30.0 + NAMES, WIDTH - MARGIN));
     let bottoms = [
-        bars::draw(out, results, "Forwarding, one TCP stream: Gbit/s", &throughput, left, top),
-        bars::draw(out, results, "Forwarding, a one-byte answer: µs", &answers, right, top),
+        bars::draw(
+            out,
+            results,
+            "Forwarding beside kube-proxy's rules, one TCP stream: Gbit/s",
+            &throughput,
+            left,
+            top,
+        ),
+        bars::draw(out, results, "A one-byte answer: µs", &answers, right, top),
     ];
     bottoms.into_iter().fold(top, f64::max)
 }
@@ -21,7 +28,10 @@ pub(super) fn panel(out: &mut String, results: &Results, top: f64) -> f64 {
 fn groups(results: &Results, value: impl Fn(&Turns) -> f64) -> Vec<Group> {
     let group = |path: Path| Group {
         title: path.to_string(),
-        bars: results.forwarding.on(path).map(|(name, turns)| (name, value(turns))).collect(),
+        bars: results
+            .forwarding
+            .last()
+            .map_or_else(Vec::new, |company| company.on(path).map(|(name, turns)| (name, value(turns))).collect()),
     };
     Path::ALL.map(group).into()
 }

@@ -1,6 +1,7 @@
 //! Does a pod stay fast and whole when there are many of them? With a thousand pods on the node, with fifty thousand rules
 //! of others, with a thousand links waiting to be deleted, ADD and DEL are what they are on an empty node; and the first
-//! packet after ADD's answer arrives, also where another pod had the address a moment ago.
+//! packet after ADD's answer arrives, also where another pod had the address a moment ago. The daemon is small all the while,
+//! and another takes its place without a packet lost.
 //!
 //! Each test has a short form, with a limit that a busy machine's noise does not reach and a scan or a dump does, and a long
 //! one with the budget itself, for `make soak`. All print what they measured. They take turns, whatever the number of test
@@ -13,6 +14,7 @@ mod firewall;
 mod first_packet;
 mod moved;
 mod stage;
+mod standing;
 
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -25,6 +27,7 @@ use crate::crowd::Crowd;
 use crate::firewall::Firewall;
 use crate::first_packet::FirstPackets;
 use crate::moved::Moves;
+use crate::standing::Standing;
 
 /// What a ratio is allowed in `make test`: far above its noise, far below what a scan or a lock costs.
 const LENIENT: f64 = 2.0;
@@ -89,4 +92,10 @@ tests![
     burial::is_soon_over,
     Burial { pods: 250, slowest: Duration::from_millis(500) },
     Burial { pods: 1_000, slowest: Duration::from_millis(150) };
+
+    "the_daemon_of_a_full_node_is_small_and_no_packet_is_lost_when_it_is_replaced",
+    "the_daemon_of_a_full_node_is_small_and_no_packet_is_lost_when_it_is_replaced_fifty_times",
+    standing::is_cheap,
+    Standing { restarts: 5 },
+    Standing { restarts: 50 };
 ];

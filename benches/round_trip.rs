@@ -28,7 +28,7 @@ use dotfour_ipamd::wiring::Janitor;
 use dotfour_ipamd::wiring::pod::LinkIndices;
 use dotfour_plugin::answer::Answer;
 use dotfour_plugin::call::{ADD_DEADLINE, DEL_DEADLINE, call};
-use dotfour_protocol::{Add, AttachmentKey, Call, Del, PodName, Request};
+use dotfour_protocol::{Add, AttachmentKey, Call, CniVersion, Del, PodName, Request, ResultFormat};
 
 /// A daemon without its watch on the world. It opens netlink sockets, and has no reason to use them.
 fn serve(directory: &Path, socket: &Path) -> Server {
@@ -52,7 +52,8 @@ fn round_trip(c: &mut Criterion) {
 
     let key = AttachmentKey::clone(&key(0));
     let pod = Some(PodName { namespace: "default".into(), name: "web-6d4cf56db6-x7k2p".into() });
-    let add = Add { key: key.clone(), pod, started_ns: Some(1), asked: Vec::new() };
+    let print = Some(ResultFormat { version: CniVersion::V1_1_0, sandbox: Some("/run/netns/cni-0123456789".into()) });
+    let add = Add { key: key.clone(), pod, started_ns: Some(1), asked: Vec::new(), print };
     let (add, del) = (Request::new(Call::Add(add)), Request::new(Call::Del(Del { key })));
     let mut group = c.benchmark_group("round_trip");
     group.bench_function("add refused", |b| {

@@ -5,19 +5,17 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use dotfour_protocol::{Assigned, Attachment, Failure, PodAddress, Route};
+use dotfour_protocol::{Failure, frame};
 
 use crate::members::{Value, members};
 
-/// [`dotfour_protocol::Reply`] to the calls a plugin makes. It is read by hand: the derived reader knows the replies
-/// to `dotfourctl` as well, and by itself would take a quarter of what the program may have. The tests hold the two
-/// together, and a member added to the protocol's types does not compile before it is read here.
+/// [`dotfour_protocol::Reply`] to the calls a plugin makes. A result is not looked into, and a failure is read by hand:
+/// the derived reader knows the replies to others as well, and by itself would take a quarter of what the program may
+/// have. The tests hold the two together, and a member added to [`Failure`] does not compile before it is read here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// The pod is wired.
-    Attached(Attachment),
-    /// The addresses are the pod's, whom another plugin wires.
-    Assigned(Assigned),
+    /// An ADD has succeeded: its result, to be printed as it is.
+    Printed(Vec<u8>),
     /// Nothing of the attachment is in use any more.
     Detached,
     /// The pod is as ADD made it.
@@ -35,8 +33,11 @@ impl Answer {
     ///
     /// # Errors
     /// A sentence about what is wrong.
-    pub fn read(reply: &[u8]) -> Result<Answer, String> {
-        match reply {
+    pub fn read(reply: Vec<u8>) -> Result<Answer, String> {
+        if frame::is_result(&reply) {
+            return Ok(Answer::Printed(reply));
+        }
+        match &*reply {
             br#""detached""# => return Ok(Answer::Detached),
             br#""checked""# => return Ok(Answer::Checked),
             br#""collected""# => return Ok(Answer::Collected),
@@ -44,79 +45,14 @@ impl Answer {
             _ => {}
         }
         let mut answer = None;
-        members(reply, &mut |member| {
-            match member.name {
-                "attached" => answer = Some(Answer::Attached(attachment(member)?)),
-                "assigned" => answer = Some(Answer::Assigned(assigned(member)?)),
-                "failed" => answer = Some(Answer::Failed(failure(member)?)),
-                _ => {}
+        members(&reply, &mut |member| {
+            if member.name == "failed" {
+                answer = Some(Answer::Failed(failure(member)?));
             }
             Ok(())
         })?;
-        needed("attached, assigned or failed", answer)
+        answer.ok_or_else(|| String::from("it is neither a result nor a failure"))
     }
-}
-
-fn attachment(value: Value<'_, '_>) -> Result<Attachment, String> {
-    let (mut host_ifname, mut host_mac, mut pod_mac, mut mtu) = (None, None, None, None);
-    let (mut addresses, mut routes) = (None, None);
-    value.members(&mut |member| {
-        match member.name {
-            "host_ifname" => host_ifname = member.text()?,
-            "host_mac" => host_mac = member.text()?,
-            "pod_mac" => pod_mac = member.text()?,
-            "mtu" => mtu = Some(member.number()?),
-            "addresses" => addresses = list(member, pod_address)?,
-            "routes" => routes = list(member, route)?,
-            _ => {}
-        }
-        Ok(())
-    })?;
-    Ok(Attachment {
-        host_ifname: text("host_ifname", host_ifname)?,
-        host_mac: text("host_mac", host_mac)?,
-        pod_mac: text("pod_mac", pod_mac)?,
-        mtu: needed("mtu", mtu)?,
-        addresses: needed("addresses", addresses)?,
-        routes: needed("routes", routes)?,
-    })
-}
-
-fn assigned(value: Value<'_, '_>) -> Result<Assigned, String> {
-    let mut addresses = None;
-    value.members(&mut |member| {
-        if member.name == "addresses" {
-            addresses = list(member, pod_address)?;
-        }
-        Ok(())
-    })?;
-    Ok(Assigned { addresses: needed("addresses", addresses)? })
-}
-
-fn pod_address(value: Value<'_, '_>) -> Result<PodAddress, String> {
-    let (mut address, mut gateway) = (None, None);
-    value.members(&mut |member| {
-        match member.name {
-            "address" => address = member.parsed("an address with its prefix length")?,
-            "gateway" => gateway = member.parsed("an address")?,
-            _ => {}
-        }
-        Ok(())
-    })?;
-    Ok(PodAddress { address: needed("address", address)?, gateway: needed("gateway", gateway)? })
-}
-
-fn route(value: Value<'_, '_>) -> Result<Route, String> {
-    let (mut dst, mut gw) = (None, None);
-    value.members(&mut |member| {
-        match member.name {
-            "dst" => dst = member.parsed("an address with its prefix length")?,
-            "gw" => gw = member.parsed("an address")?,
-            _ => {}
-        }
-        Ok(())
-    })?;
-    Ok(Route { dst: needed("dst", dst)?, gw })
 }
 
 fn failure(value: Value<'_, '_>) -> Result<Failure, String> {
@@ -137,12 +73,6 @@ fn failure(value: Value<'_, '_>) -> Result<Failure, String> {
         message: text("message", message)?,
         next_step: text("next_step", next_step)?,
     })
-}
-
-fn list<T>(value: Value<'_, '_>, read: fn(Value<'_, '_>) -> Result<T, String>) -> Result<Option<Vec<T>>, String> {
-    let mut list = Vec::new();
-    value.elements(&mut |element| read(element).map(|element| list.push(element)))?;
-    Ok(Some(list))
 }
 
 fn text(name: &str, found: Option<Cow<'_, str>>) -> Result<String, String> {

@@ -58,7 +58,7 @@ pub fn call(socket: &str, request: &Request, namespace: Option<&OwnedFd>, deadli
         let may_have_acted = !matches!(stopped, Stopped::At(Step::Socket | Step::Connect | Step::Send, _));
         Lost { failure: stopped.into_failure(socket, deadline), may_have_acted }
     })?;
-    Answer::read(&reply).map_err(|fault| {
+    Answer::read(reply).map_err(|fault| {
         let message = format!("the reply from {} is not one that this plugin knows: {fault}", Quoted(socket));
         Lost { failure: mismatch(message), may_have_acted: true }
     })
@@ -121,11 +121,7 @@ fn exchange(
     match length {
         0 => Err(Stopped::Unanswered),
         length if length > reply.len() => Err(Stopped::TooLong(length)),
-        _ => {
-            // Gives the rest back to the arena, so that the result shares a page with the reply.
-            reply.shrink_to_fit();
-            Ok(reply)
-        }
+        _ => Ok(reply),
     }
 }
 

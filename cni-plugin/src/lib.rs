@@ -1,8 +1,8 @@
 //! Dotfour's CNI plugin as a library: everything but the entry of the program, which is in `start/`.
 //!
 //! The plugin is a postman. It reads what the runtime says ([`environment`], [`netconf`]), makes one call to the node
-//! daemon ([`call`], `verbs.rs`) and prints the answer as the CNI specification has it ([`result`]). It keeps no state, touches no
-//! network and knows no policy. It needs no `std`: half of what a small program costs is the start-up of its libc.
+//! daemon ([`call`], `verbs.rs`) and prints the answer: the daemon has written the CNI result, and failures are put into words
+//! here ([`result`]). It keeps no state, touches no network and knows no policy. It needs no `std`: half of what a small program costs is the start-up of its libc.
 //!
 //! What an ADD asks of the kernel, in this order: clock_gettime and rt_sigaction (in `start/`), read twice, open, socket,
 //! setsockopt twice, connect, sendmsg, recvfrom, close twice, write, exit_group. DEL: the same without open and one close,
@@ -32,16 +32,15 @@ pub mod role;
 mod spool;
 mod stdio;
 mod verbs;
-pub mod version;
 
 use alloc::vec::Vec;
 
+pub use dotfour_protocol::CniVersion;
 use dotfour_protocol::Failure;
 use rustix::fd::BorrowedFd;
 
 use crate::environment::{Command, Environment};
 use crate::role::Role;
-use crate::version::CniVersion;
 
 /// Serves one execution of the plugin and returns its exit status: 0, or 1 after a failure, which is then the one
 /// object on `stdout`. What there is to print goes out in one write. If it cannot be written, nobody is there to be

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::net::IpAddr;
 
-use dotfour_protocol::{Cause, DEFAULT_SOCKET, Failure, SPOOL_NAME, ValidAttachment};
+use dotfour_protocol::{Cause, CniVersion, DEFAULT_SOCKET, Failure, SPOOL_NAME, ValidAttachment};
 use ipnet::IpNet;
 use serde_json::value::RawValue;
 
@@ -15,7 +15,6 @@ use crate::asked::Asked;
 use crate::members::{Each, Value, members};
 use crate::quoted::Quoted;
 use crate::role::Role;
-use crate::version::CniVersion;
 
 /// The longest path in the address of a unix socket, in bytes: `sun_path` has 108, one of which ends it.
 const MAX_SOCKET: usize = 107;

@@ -1,130 +1,31 @@
-//! What goes to standard output: the result of each version of the specification, and the error object.
+//! What goes to standard output: the daemon's result with the configuration's `dns`, the versions, and the error object.
 
 use alloc::format;
 use alloc::vec::Vec;
-use core::net::IpAddr;
 
-use dotfour_protocol::{Assigned, Attachment, Cause, Failure, PodAddress};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use dotfour_protocol::frame::EMPTY_DNS;
+use dotfour_protocol::{Cause, CniVersion, Failure};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::version::CniVersion;
-
-/// The result of ADD (SPEC.md 1.1.0, "Add Success", and the same of older versions). 1.0.0 dropped the addresses'
-/// `version`, 1.1.0 brought the interfaces' `mtu`; `dns` has been there always, empty or not. An IPAM plugin's has no
-/// interfaces ("Delegated Plugins (IPAM)").
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct AddResult<'a> {
-    cni_version: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    interfaces: Option<[Interface<'a>; 2]>,
-    ips: Vec<Address>,
-    routes: Vec<Route>,
-    dns: Dns<'a>,
+/// A result as the daemon has printed it, with the configuration's `dns` in place of the empty one at its end. The daemon
+/// never sees it: it may be longer than any message.
+pub fn with_dns(mut result: Vec<u8>, dns: Option<&RawValue>) -> Vec<u8> {
+    let Some(dns) = dns.map(|dns| dns.get().as_bytes()) else { return result };
+    result.truncate(result.len().saturating_sub(EMPTY_DNS.len()));
+    result.reserve_exact(dns.len() + END.len());
+    result.extend_from_slice(dns);
+    result.extend_from_slice(END);
+    result
 }
 
-#[derive(Serialize)]
-struct Interface<'a> {
-    name: &'a str,
-    mac: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mtu: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sandbox: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Address {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<&'static str>,
-    /// Index into the interfaces, if there are any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    interface: Option<usize>,
-    address: IpNet,
-    gateway: IpAddr,
-}
-
-#[derive(Serialize)]
-struct Route {
-    dst: IpNet,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gw: Option<IpAddr>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Dns<'a> {
-    Configured(&'a RawValue),
-    Empty {},
-}
-
-/// The pod's interface is the second one: the node's comes first, as it does in the results of other plugins.
-const POD_INTERFACE: usize = 1;
-
-/// The result of an ADD for the pod's interface `ifname` in the namespace `sandbox`.
-///
-/// # Errors
-/// `internal`, if the result cannot be written as JSON.
-pub fn attached(
-    version: CniVersion,
-    attachment: &Attachment,
-    ifname: &str,
-    sandbox: &str,
-    dns: Option<&RawValue>,
-) -> Result<Vec<u8>, Failure> {
-    let mtu = (version >= CniVersion::V1_1_0).then_some(attachment.mtu);
-    json(&AddResult {
-        cni_version: version.name(),
-        interfaces: Some([
-            Interface { name: &attachment.host_ifname, mac: &attachment.host_mac, mtu, sandbox: None },
-            Interface { name: ifname, mac: &attachment.pod_mac, mtu, sandbox: Some(sandbox) },
-        ]),
-        ips: ips(version, &attachment.addresses, Some(POD_INTERFACE)),
-        routes: attachment.routes.iter().map(|route| Route { dst: route.dst, gw: route.gw }).collect(),
-        dns: dns.map_or(Dns::Empty {}, Dns::Configured),
-    })
-}
-
-/// The result of an ADD for a delegating plugin: everything that is not on the pod's link goes via the gateway.
-///
-/// # Errors
-/// As [`attached`].
-pub fn assigned(version: CniVersion, assigned: &Assigned, dns: Option<&RawValue>) -> Result<Vec<u8>, Failure> {
-    let default_route = |pod: &PodAddress| Route {
-        dst: match pod.address {
-            IpNet::V4(_) => Ipv4Net::default().into(),
-            IpNet::V6(_) => Ipv6Net::default().into(),
-        },
-        gw: Some(pod.gateway),
-    };
-    json(&AddResult {
-        cni_version: version.name(),
-        interfaces: None,
-        ips: ips(version, &assigned.addresses, None),
-        routes: assigned.addresses.iter().map(default_route).collect(),
-        dns: dns.map_or(Dns::Empty {}, Dns::Configured),
-    })
-}
-
-fn ips(version: CniVersion, addresses: &[PodAddress], interface: Option<usize>) -> Vec<Address> {
-    let of = |pod: &PodAddress| Address {
-        version: (version < CniVersion::V1_0_0).then_some(match pod.address {
-            IpNet::V4(_) => "4",
-            IpNet::V6(_) => "6",
-        }),
-        interface,
-        address: pod.address,
-        gateway: pod.gateway,
-    };
-    addresses.iter().map(of).collect()
-}
+/// What follows the last member.
+const END: &[u8] = b"}\n";
 
 /// The answer to VERSION (SPEC.md 1.1.0, "Version Success"), repeating the version of the input.
 ///
 /// # Errors
-/// As [`attached`].
+/// `internal`, if it cannot be written as JSON.
 pub fn versions(asked: &str) -> Result<Vec<u8>, Failure> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]

@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use dotfour_protocol::{Add, AttachmentKey, Call, Cause, Check, Del, Failure, Gc, Request};
+use dotfour_protocol::{Add, AttachmentKey, Call, Cause, Check, Del, Failure, Gc, Request, ResultFormat};
 
 use crate::answer::Answer;
 use crate::call;
@@ -30,18 +30,16 @@ pub(crate) fn add(
         Role::Ipam => None,
     };
     let key = key_of(&config, variables.container_id, variables.ifname);
-    let add = Add { key, pod: variables.pod, started_ns: Some(started_ns), asked: asked.into_addresses() };
+    // What has no interfaces names no sandbox.
+    let sandbox = (role == Role::Main).then(|| variables.netns.into());
+    let print = Some(ResultFormat { version: config.version, sandbox });
+    let add = Add { key, pod: variables.pod, started_ns: Some(started_ns), asked: asked.into_addresses(), print };
     let request = Request::new(match role {
         Role::Main => Call::Add(add),
         Role::Ipam => Call::Assign(add),
     });
     let lost = match call::call(&config.socket, &request, namespace.as_ref(), call::ADD_DEADLINE) {
-        Ok(Answer::Attached(attachment)) if role == Role::Main => {
-            return result::attached(config.version, &attachment, variables.ifname, variables.netns, config.dns);
-        }
-        Ok(Answer::Assigned(assigned)) if role == Role::Ipam => {
-            return result::assigned(config.version, &assigned, config.dns);
-        }
+        Ok(Answer::Printed(result)) => return Ok(result::with_dns(result, config.dns)),
         Ok(Answer::Failed(failure)) => return Err(failure),
         Ok(_) => return Err(unexpected_reply()),
         Err(lost) => lost,

@@ -104,13 +104,18 @@ impl Caller {
         }
     }
 
-    /// Answers. False if nobody receives it.
+    /// Answers. True if the caller has received what it asked for. It has not if nobody is there, nor if all that there is
+    /// to say is a failure, as of an answer that no message holds.
     #[must_use = "what nobody was told of must be undone"]
     pub fn answer(&self, reply: &Reply) -> bool {
         self.phases.enter(Phase::Reply);
-        let bytes = match encode_reply(reply) {
-            Ok(bytes) => bytes,
-            Err(failure) => encode_reply(&Reply::Failed(failure)).unwrap_or_default(),
+        let refusal;
+        let (reply, bytes) = match encode_reply(reply) {
+            Ok(bytes) => (reply, bytes),
+            Err(failure) => {
+                refusal = Reply::Failed(failure);
+                (&refusal, encode_reply(&refusal).unwrap_or_default())
+            }
         };
         // One message fits into any socket's buffer, so this never waits.
         let sent =
@@ -123,7 +128,7 @@ impl Caller {
             warn!(code = failure.code, "refused: {failure}");
         }
         match sent {
-            Ok(_) => true,
+            Ok(_) => !matches!(reply, Reply::Failed(_)),
             Err(e) => {
                 debug!("a caller did not wait for its answer: {e}");
                 false

@@ -1,10 +1,12 @@
 //! Bytes in, bytes out; no sockets.
 
+use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt::Display;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Call, Cause, Failure, Reply, Request, SpooledDel, VERSION};
 
@@ -15,15 +17,33 @@ pub const MAX_MESSAGE: usize = 64 * 1024;
 /// carries 212,960.
 pub const MAX_REQUEST: usize = 192 * 1024;
 
+/// How a [`Reply::Printed`] begins, and no other reply.
+const RESULT_BEGINS: &[u8] = br#"{"cniVersion":"#;
+
+/// How a [`Reply::Printed`] ends. A plugin with a `dns` of its own writes it over [`EMPTY_DNS`].
+const RESULT_ENDS: &[u8] = b"\"dns\":{}}\n";
+
+/// The end of a [`Reply::Printed`] behind the name of its last member.
+pub const EMPTY_DNS: &[u8] = b"{}}\n";
+
+/// Whether a reply is a [`Reply::Printed`]: by both its ends, so that half a result is none.
+pub fn is_result(reply: &[u8]) -> bool {
+    reply.starts_with(RESULT_BEGINS) && reply.ends_with(RESULT_ENDS)
+}
+
 /// A request as bytes. Errs only if it exceeds [`MAX_MESSAGE`], or [`MAX_REQUEST`] for a GC.
 pub fn encode_request(request: &Request) -> Result<Vec<u8>, Failure> {
     let limit = if matches!(request.call, Call::Gc(_)) { MAX_REQUEST } else { MAX_MESSAGE };
-    bounded(serde_json::to_vec(request), limit)
+    within(json(request)?, limit)
 }
 
 /// A reply as bytes. Errs only if it exceeds [`MAX_MESSAGE`].
-pub fn encode_reply(reply: &Reply) -> Result<Vec<u8>, Failure> {
-    bounded(serde_json::to_vec(reply), MAX_MESSAGE)
+pub fn encode_reply(reply: &Reply) -> Result<Cow<'_, [u8]>, Failure> {
+    let bytes = match reply {
+        Reply::Printed(result) => Cow::Borrowed(result.as_bytes()),
+        reply => Cow::Owned(json(reply)?),
+    };
+    within(bytes, MAX_MESSAGE)
 }
 
 /// Reads a request. A message from another generation is refused by name and not as garbage.
@@ -50,12 +70,16 @@ fn refuse(bytes: &[u8]) -> Result<Request, Failure> {
 
 /// Reads a reply.
 pub fn decode_reply(bytes: &[u8]) -> Result<Reply, Failure> {
-    serde_json::from_slice(bytes).map_err(|e| mismatch(format!("the daemon's reply is not one this plugin knows: {e}")))
+    let unknown = |e: &dyn Display| mismatch(format!("the daemon's reply is not one this plugin knows: {e}"));
+    if is_result(bytes) {
+        return String::from_utf8(bytes.to_vec()).map(Reply::Printed).map_err(|e| unknown(&e));
+    }
+    serde_json::from_slice(bytes).map_err(|e| unknown(&e))
 }
 
 /// A DEL for the spool as bytes.
 pub fn encode_spooled(del: &SpooledDel) -> Result<Vec<u8>, Failure> {
-    bounded(serde_json::to_vec(del), MAX_MESSAGE)
+    within(json(del)?, MAX_MESSAGE)
 }
 
 /// Reads a DEL from the spool.
@@ -68,9 +92,13 @@ pub fn decode_spooled(bytes: &[u8]) -> Result<SpooledDel, Failure> {
     Ok(del)
 }
 
-fn bounded(encoded: serde_json::Result<Vec<u8>>, limit: usize) -> Result<Vec<u8>, Failure> {
-    let bytes =
-        encoded.map_err(|e| Failure::new(Cause::Internal, format!("cannot encode a message: {e}"), REPORT_DEFECT))?;
+fn json(message: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(message)
+        .map_err(|e| Failure::new(Cause::Internal, format!("cannot encode a message: {e}"), REPORT_DEFECT))
+}
+
+fn within<B: AsRef<[u8]>>(message: B, limit: usize) -> Result<B, Failure> {
+    let bytes = message.as_ref();
     if bytes.len() > limit {
         return Err(Failure::new(
             Cause::ProtocolMismatch,
@@ -78,7 +106,7 @@ fn bounded(encoded: serde_json::Result<Vec<u8>>, limit: usize) -> Result<Vec<u8>
             "shorten the names in the network configuration and CNI_ARGS",
         ));
     }
-    Ok(bytes)
+    Ok(message)
 }
 
 fn mismatch(message: String) -> Failure {
@@ -97,7 +125,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::{Add, AttachmentKey, Check, PodName};
+    use crate::{Add, AttachmentKey, Check, CniVersion, PodName, ResultFormat};
 
     fn add() -> Request {
         Request::new(Call::Add(Add {
@@ -105,6 +133,7 @@ mod tests {
             pod: Some(PodName { namespace: "default".into(), name: "web-0".into() }),
             started_ns: Some(12_345),
             asked: Vec::new(),
+            print: None,
         }))
     }
 
@@ -123,6 +152,33 @@ mod tests {
             assert_eq!(alloc::str::from_utf8(&bytes).unwrap().contains("delegated"), delegated);
             assert_eq!(decode_request(&bytes).unwrap(), request);
         }
+    }
+
+    #[test]
+    fn an_add_says_in_which_format_it_wants_its_result_or_nothing() {
+        let mut request = add();
+        assert!(!alloc::str::from_utf8(&encode_request(&request).unwrap()).unwrap().contains("print"));
+        for (version, sandbox) in [(CniVersion::V0_4_0, Some("/run/netns/\"".into())), (CniVersion::V1_1_0, None)] {
+            if let Call::Add(add) = &mut request.call {
+                add.print = Some(ResultFormat { version, sandbox });
+            }
+            assert_eq!(decode_request(&encode_request(&request).unwrap()).unwrap(), request);
+        }
+    }
+
+    #[test]
+    fn a_result_is_sent_as_it_is_and_known_by_both_its_ends() {
+        let text = "{\"cniVersion\":\"1.1.0\",\"ips\":[],\"dns\":{}}\n";
+        let reply = Reply::Printed(text.into());
+        let bytes = encode_reply(&reply).unwrap();
+        assert_eq!(&*bytes, text.as_bytes());
+        assert!(bytes.ends_with(EMPTY_DNS));
+        assert_eq!(decode_reply(&bytes).unwrap(), reply);
+        for wrong in [&text[1..], text.trim_end(), "{\"cniVersion\":\"1.1.0\"}\n", r#"{"printed":"{}"}"#] {
+            assert_eq!(decode_reply(wrong.as_bytes()).unwrap_err().cause, "protocol-mismatch", "{wrong}");
+        }
+        assert!(decode_reply(b"{\"cniVersion\":\"\xff\",\"dns\":{}}\n").is_err());
+        assert!(encode_reply(&Reply::Printed(vec!["x"; MAX_MESSAGE + 1].concat())).is_err());
     }
 
     #[test]

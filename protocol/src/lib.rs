@@ -15,13 +15,15 @@ pub mod cause;
 pub mod frame;
 pub mod key;
 pub mod message;
+pub mod version;
 
 pub use cause::{Cause, Failure};
 pub use key::{AttachmentKey, PodName};
 pub use message::{
     Add, Assigned, Attachment, AttachmentStatus, Call, Check, Del, FamilyTotals, Gc, NodeStatus, PodAddress,
-    PoolCounts, Reply, Request, Route, SpooledDel, Status, ValidAttachment,
+    PoolCounts, Reply, Request, ResultFormat, Route, SpooledDel, Status, ValidAttachment,
 };
+pub use version::CniVersion;
 
 /// The version of the messages in this crate, sent in every [`Request`].
 pub const VERSION: u16 = 1;

@@ -7,7 +7,7 @@ use core::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{AttachmentKey, Failure, PodName};
+use crate::{AttachmentKey, CniVersion, Failure, PodName};
 
 /// What is asked of the daemon. The envelope stays readable over versions; see [`crate::frame::decode_request`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,21 @@ pub struct Add {
     /// The addresses that it must be, at most one of each family; whichever the pool has where empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asked: Vec<IpAddr>,
+    /// Answer with the CNI result in this format, as [`Reply::Printed`]; with [`Reply::Attached`] or [`Reply::Assigned`]
+    /// where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub print: Option<ResultFormat>,
+}
+
+/// What the daemon must know to write a CNI result, beside what it knows. `dns` is not among it: the plugin writes that
+/// in, because it may be longer than any message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultFormat {
+    /// The version of the specification whose result it is.
+    pub version: CniVersion,
+    /// `CNI_NETNS` as the runtime wrote it, which the result repeats. Absent where the result has no interfaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<String>,
 }
 
 /// CNI DEL. Repeating it, or asking for a key that nobody knows, succeeds.
@@ -143,6 +158,10 @@ pub enum Reply {
     Status(NodeStatus),
     /// To any call that failed.
     Failed(Failure),
+    /// To [`Call::Add`] and [`Call::Assign`] that give a format: the result (SPEC.md 1.1.0, "Add Success"), one line with an
+    /// empty `dns` at its end. It is sent as it is; see [`crate::frame::is_result`].
+    #[serde(skip)]
+    Printed(String),
 }
 
 /// A wired pod, with all that a CNI result says about it.

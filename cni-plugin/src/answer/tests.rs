@@ -1,37 +1,21 @@
-use dotfour_protocol::{Reply, frame};
-use proptest::collection::vec;
+use dotfour_protocol::Reply;
 use proptest::prelude::*;
 
 use super::*;
 
-const ATTACHED: &str = r#"{"attached":{"host_ifname":"azv1","host_mac":"aa:aa:aa:aa:aa:aa","pod_mac":"0a:58:0a:f0:04:04",
-    "mtu":1500,"addresses":[{"address":"10.240.4.4/32","gateway":"169.254.1.1"}],"routes":[]}}"#;
+const FAILED: &str =
+    r#"{"failed":{"code":11,"cause":"pool-exhausted","message":"none is \"free\"","next_step":"wait"}}"#;
 
-fn address() -> impl Strategy<Value = PodAddress> {
-    let v4 = (any::<[u8; 4]>(), 0..=32_u8).prop_map(|(ip, prefix)| (ip.into(), prefix));
-    let v6 = (any::<[u8; 16]>(), 0..=128_u8).prop_map(|(ip, prefix)| (ip.into(), prefix));
-    prop_oneof![v4, v6].prop_map(|(ip, prefix): (core::net::IpAddr, u8)| PodAddress {
-        address: ipnet::IpNet::new(ip, prefix).unwrap(),
-        gateway: ip,
-    })
-}
-
-fn route() -> impl Strategy<Value = Route> {
-    (address(), any::<bool>()).prop_map(|(to, direct)| Route { dst: to.address, gw: (!direct).then_some(to.gateway) })
+fn read(reply: &str) -> Result<Answer, String> {
+    Answer::read(reply.into())
 }
 
 fn reply() -> impl Strategy<Value = Reply> {
-    let attached = (".*", ".*", ".*", any::<u32>(), vec(address(), 1..4), vec(route(), 0..4)).prop_map(
-        |(host_ifname, host_mac, pod_mac, mtu, addresses, routes)| {
-            Reply::Attached(Attachment { host_ifname, host_mac, pod_mac, mtu, addresses, routes })
-        },
-    );
     let failed = (any::<u32>(), ".*", ".*", ".*")
         .prop_map(|(code, cause, message, next_step)| Reply::Failed(Failure { code, cause, message, next_step }));
-    let assigned = vec(address(), 1..4).prop_map(|addresses| Reply::Assigned(Assigned { addresses }));
+    let printed = ".*".prop_map(|middle| Reply::Printed(format!("{{\"cniVersion\":{middle}\"dns\":{{}}}}\n")));
     prop_oneof![
-        attached,
-        assigned,
+        printed,
         failed,
         Just(Reply::Detached),
         Just(Reply::Checked),
@@ -43,26 +27,25 @@ fn reply() -> impl Strategy<Value = Reply> {
 proptest! {
     #[test]
     fn what_the_daemon_writes_is_read(reply in reply()) {
-        let answer = Answer::read(&frame::encode_reply(&reply).unwrap()).unwrap();
+        let answer = Answer::read(frame::encode_reply(&reply).unwrap().into_owned()).unwrap();
         prop_assert_eq!(answer, match reply {
-            Reply::Attached(attachment) => Answer::Attached(attachment),
-            Reply::Assigned(assigned) => Answer::Assigned(assigned),
+            Reply::Printed(result) => Answer::Printed(result.into_bytes()),
             Reply::Failed(failure) => Answer::Failed(failure),
             Reply::Detached => Answer::Detached,
             Reply::Checked => Answer::Checked,
             Reply::Collected => Answer::Collected,
             Reply::Ready => Answer::Ready,
-            Reply::Status(_) => unreachable!("not made above"),
+            Reply::Attached(_) | Reply::Assigned(_) | Reply::Status(_) => unreachable!("not made above"),
         });
     }
 
     #[test]
     fn what_is_taken_the_protocol_would_take_as_well(
-        at in 0..ATTACHED.len(), length in 0..8_usize, with in "[\"{}0-9a-z.:/,]{0,4}",
+        at in 0..FAILED.len(), length in 0..8_usize, with in "[\"{}0-9a-z.:/,]{0,4}",
     ) {
-        let mut text = ATTACHED.to_owned();
-        text.replace_range(at..(at + length).min(ATTACHED.len()), &with);
-        if Answer::read(text.as_bytes()).is_ok() {
+        let mut text = FAILED.to_owned();
+        text.replace_range(at..(at + length).min(FAILED.len()), &with);
+        if read(&text).is_ok() {
             // The derived reader refuses what comes twice; only a mutation makes that.
             let read = frame::decode_reply(text.as_bytes());
             let twice = |failure: &Failure| failure.message.contains("duplicate field");
@@ -74,9 +57,18 @@ proptest! {
 #[test]
 fn members_of_a_later_version_are_passed_by() {
     let later =
-        ATTACHED.replace("\"mtu\"", "\"queues\":{\"n\":4},\"mtu\"").replace("{\"attached", "{\"since\":2,\"attached");
-    assert_eq!(Answer::read(later.as_bytes()), Answer::read(ATTACHED.as_bytes()));
-    assert!(matches!(Answer::read(ATTACHED.as_bytes()), Ok(Answer::Attached(_))));
+        FAILED.replace("\"code\"", "\"where\":{\"n\":4},\"code\"").replace("{\"failed", "{\"since\":2,\"failed");
+    assert_eq!(read(&later), read(FAILED));
+    assert!(matches!(read(FAILED), Ok(Answer::Failed(_))));
+}
+
+#[test]
+fn half_a_result_is_none() {
+    let whole = "{\"cniVersion\":\"1.1.0\",\"ips\":[],\"dns\":{}}\n";
+    assert_eq!(read(whole), Ok(Answer::Printed(whole.into())));
+    for end in 0..whole.len() {
+        assert!(read(&whole[..end]).is_err(), "{}", &whole[..end]);
+    }
 }
 
 #[test]
@@ -85,34 +77,24 @@ fn what_is_no_answer_is_refused_and_named() {
         ("", "EOF"),
         ("{", "EOF"),
         ("null", "invalid type"),
-        ("\"attached\"", "invalid type"),
-        ("{}", "it has no attached, assigned or failed"),
-        (r#"{"assigned":{}}"#, "it has no addresses"),
-        (r#"{"assigned":{"addresses":[{"address":"10.240.4.4/16"}]}}"#, "it has no gateway"),
-        (r#"{"attached":7}"#, "attached must be an object"),
-        (r#"{"attached":{}}"#, "it has no host_ifname"),
+        ("\"failed\"", "invalid type"),
+        ("{}", "it is neither a result nor a failure"),
+        ("{\"cniVersion\":\"1.1.0\"}\n", "it is neither a result nor a failure"),
+        (r#"{"failed":7}"#, "failed must be an object"),
         (r#"{"failed":{"code":7}}"#, "it has no cause"),
         (r#"{"failed":{"code":"7"}}"#, "code must be a whole number"),
+        (r#"{"failed":{"code":-1}}"#, "code must be a whole number"),
+        (r#"{"failed":{"code":7,"cause":[]}}"#, "cause must be a string"),
+        (r#"{"failed":{"code":7,"cause":null}}"#, "it has no cause"),
     ] {
-        let fault = Answer::read(reply.as_bytes()).unwrap_err();
+        let fault = read(reply).unwrap_err();
         assert!(fault.contains(says), "{reply}: {fault}");
-    }
-    for (from, to, says) in [
-        ("1500", "-1", "mtu must be a whole number"),
-        ("1500", "1500.5", "mtu must be a whole number"),
-        ("10.240.4.4/32", "10.240.4.4", "address must be an address with its prefix length"),
-        ("10.240.4.4/32", "10.240.4.4/33", "address must be an address with its prefix length"),
-        ("\"169.254.1.1\"", "[]", "gateway must be a string"),
-        ("\"azv1\"", "null", "it has no host_ifname"),
-        ("[]", "{}", "routes must be an array"),
-        ("[]", "[7]", "routes must be an object"),
-    ] {
-        let fault = Answer::read(ATTACHED.replace(from, to).as_bytes()).unwrap_err();
-        assert_eq!(fault, says);
     }
 }
 
 #[test]
 fn a_reply_to_somebody_else_is_refused() {
-    assert!(Answer::read(br#"{"status":{"version":"1"}}"#).is_err());
+    for reply in [r#"{"status":{"version":"1"}}"#, r#"{"attached":{}}"#, r#"{"assigned":{"addresses":[]}}"#] {
+        assert!(read(reply).is_err(), "{reply}");
+    }
 }

@@ -21,7 +21,7 @@ fn request() -> Request {
 }
 
 fn detached() -> Deed {
-    Deed::Say(frame::encode_reply(&Reply::Detached).unwrap())
+    Deed::Say(frame::encode_reply(&Reply::Detached).unwrap().into_owned())
 }
 
 fn refused(socket: &Path, cause: Cause) -> String {

@@ -6,7 +6,7 @@ use core::fmt::{self, Write};
 use core::iter;
 use core::panic::PanicInfo;
 
-use dotfour_plugin::version::CniVersion;
+use dotfour_plugin::CniVersion;
 use rustix::fd::BorrowedFd;
 
 use crate::system;

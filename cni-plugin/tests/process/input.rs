@@ -94,7 +94,12 @@ fn the_largest_inputs_fit_the_arena() {
         format!(r#"{}"last":1"#, fill(r#""\n":1,"#)),
     ] {
         let result = Execution::new("ADD", daemon.socket()).stdin(conf(&members)).result();
-        assert_eq!(result["ips"][0]["address"], "10.240.4.4/32");
+        let configured: serde_json::Value = serde_json::from_str(&conf(&members)).unwrap();
+        let empty = serde_json::json!({});
+        assert_eq!(
+            (&result["of"], &result["dns"]),
+            (&"/proc/self/ns/net".into(), configured.get("dns").unwrap_or(&empty))
+        );
     }
     for (members, code) in [
         (format!(r#""name":"{}""#, fill(r"\n")), 7),

@@ -15,45 +15,26 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use dotfour_protocol::{Assigned, Attachment, AttachmentKey, Call, PodAddress, Reply, Route, frame};
+use dotfour_protocol::{Add, AttachmentKey, Call, Reply, ResultFormat, frame};
 use support::daemon::{Daemon, Deed};
 use support::program;
 
-fn attached() -> Reply {
-    Reply::Attached(Attachment {
-        host_ifname: "azv0123456789a".into(),
-        host_mac: "aa:aa:aa:aa:aa:aa".into(),
-        pod_mac: "0a:58:0a:f0:04:04".into(),
-        mtu: 1500,
-        addresses: vec![PodAddress {
-            address: "10.240.4.4/32".parse().unwrap(),
-            gateway: "169.254.1.1".parse().unwrap(),
-        }],
-        routes: vec![
-            Route { dst: "169.254.1.1/32".parse().unwrap(), gw: None },
-            Route { dst: "0.0.0.0/0".parse().unwrap(), gw: Some("169.254.1.1".parse().unwrap()) },
-        ],
-    })
-}
-
-fn assigned() -> Reply {
-    let pod = |address: &str, gateway: &str| PodAddress {
-        address: address.parse().unwrap(),
-        gateway: gateway.parse().unwrap(),
-    };
-    let addresses = vec![pod("10.240.4.4/16", "10.240.0.1"), pod("fd00::5/64", "fe80::1234:5678:9abc")];
-    Reply::Assigned(Assigned { addresses })
+/// The answer to an ADD: a result with what the plugin said of its format. How results look is the daemon's business, and
+/// these do not look like them, so that what is printed can have come from nowhere else.
+fn printed(add: &Add) -> Reply {
+    let ResultFormat { version, sandbox } = add.print.as_ref().expect("a plugin wants a result");
+    let (version, sandbox) = (version.name(), sandbox.as_deref().unwrap_or("nobody's"));
+    Reply::Printed(format!("{{\"cniVersion\":\"{version}\", \"of\":\"{sandbox}\",\"dns\":{{}}}}\n"))
 }
 
 fn say(reply: &Reply) -> Deed {
-    Deed::Say(frame::encode_reply(reply).unwrap())
+    Deed::Say(frame::encode_reply(reply).unwrap().into_owned())
 }
 
 /// A daemon that does what it is asked.
 fn daemon(place: &Path) -> Daemon {
     Daemon::start(&place.join("s"), |request| match &request.call {
-        Call::Add(_) => say(&attached()),
-        Call::Assign(_) => say(&assigned()),
+        Call::Add(add) | Call::Assign(add) => say(&printed(add)),
         Call::Del(_) => say(&Reply::Detached),
         Call::Check(_) => say(&Reply::Checked),
         Call::Gc(_) => say(&Reply::Collected),

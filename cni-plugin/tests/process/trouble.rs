@@ -66,15 +66,21 @@ fn a_spool_of_one_s_own_is_used_and_one_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
-fn an_add_whose_answer_is_lost_leaves_its_cancellation() {
-    let place = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(&place.path().join("s"), |_| Deed::Close);
-    Execution::new("ADD", daemon.socket()).error();
-    let (request, _) = daemon.call();
-    let Call::Add(add) = request.call else { panic!("not an ADD") };
-    let cancelled = spooled(place.path());
-    assert_eq!(cancelled.len(), 1);
-    assert_eq!((&cancelled[0].key, Some(cancelled[0].at_ns)), (&add.key, add.started_ns));
+fn an_add_whose_answer_is_lost_or_not_understood_leaves_its_cancellation() {
+    const HALF: &[u8] = b"{\"cniVersion\":\"1.1.0\",\"interfaces\":[{\"name\":\"azv1\"";
+    // What a daemon says that knows of no formats.
+    const BARE: &[u8] = br#"{"attached":{"host_ifname":"azv1"}}"#;
+    for (answer, code) in [(&b""[..], 11), (HALF, 102), (BARE, 102), (b"{\"cniVersion\":\"1.1.0\"}\n", 102)] {
+        let place = tempfile::tempdir().unwrap();
+        let deed = move |_: &_| if answer.is_empty() { Deed::Close } else { Deed::Say(answer.to_vec()) };
+        let daemon = Daemon::start(&place.path().join("s"), deed);
+        assert_eq!(Execution::new("ADD", daemon.socket()).error()["code"], code);
+        let (request, _) = daemon.call();
+        let Call::Add(add) = request.call else { panic!("not an ADD") };
+        let cancelled = spooled(place.path());
+        assert_eq!(cancelled.len(), 1);
+        assert_eq!((&cancelled[0].key, Some(cancelled[0].at_ns)), (&add.key, add.started_ns));
+    }
 }
 
 #[test]
@@ -90,7 +96,7 @@ fn a_daemon_that_goes_away_in_the_middle_is_unavailable() {
 fn a_daemon_that_speaks_otherwise_is_a_mismatch() {
     let place = tempfile::tempdir().unwrap();
     let long = vec![b' '; frame::MAX_MESSAGE + 1];
-    let detached = frame::encode_reply(&Reply::Detached).unwrap();
+    let detached = frame::encode_reply(&Reply::Detached).unwrap().into_owned();
     for (i, reply) in
         [b"{}".to_vec(), b"\xff\x00".to_vec(), b"nonsense".to_vec(), long, detached].into_iter().enumerate()
     {

@@ -8,8 +8,11 @@ use allocation_counter::measure;
 use dotfour_e2e::program::Failure;
 use dotfour_ipamd::lease::{Identity, Journal, Ledger};
 use dotfour_ipamd::pool::{Assignment, Families, PodAddresses, Pool, PoolAddress, Rest, Wish};
+use dotfour_ipamd::verbs::result;
 use dotfour_protocol::frame::{decode_request, encode_reply, encode_request};
-use dotfour_protocol::{Add, Attachment, AttachmentKey, Call, PodAddress, PodName, Reply, Request, Route};
+use dotfour_protocol::{
+    Add, Attachment, AttachmentKey, Call, CniVersion, PodAddress, PodName, Reply, Request, ResultFormat, Route,
+};
 use ipnet::{IpNet, Ipv4Net};
 
 /// Addresses of the pool.
@@ -43,7 +46,7 @@ fn serve(ledger: &Ledger, message: &[u8]) -> Result<(), Failure> {
     ledger.commit(ticket)?;
     let Assignment::New(addresses) = assignment else { return Err(format!("not new: {assignment:?}").into()) };
     let gateway = Ipv4Addr::new(169, 254, 1, 1).into();
-    let reply = Reply::Attached(Attachment {
+    let attachment = Attachment {
         host_ifname: "azv0d7763386da".to_owned(),
         host_mac: "aa:aa:aa:aa:aa:aa".to_owned(),
         pod_mac: "0a:d4:0a:f0:00:05".to_owned(),
@@ -53,9 +56,11 @@ fn serve(ledger: &Ledger, message: &[u8]) -> Result<(), Failure> {
             Route { dst: gateway.into(), gw: None },
             Route { dst: IpNet::V4(Ipv4Net::default()), gw: Some(gateway) },
         ],
-    });
-    encode_reply(&reply)?;
-    Ok(())
+    };
+    match result::attached(add.print.as_ref(), &key.ifname, &attachment) {
+        reply @ Reply::Printed(_) => Ok(encode_reply(&reply).map(|_| ())?),
+        other => Err(format!("not printed: {other:?}").into()),
+    }
 }
 
 /// The message of an ADD, as long as real ones.
@@ -66,7 +71,11 @@ fn request(number: u32) -> Result<Vec<u8>, Failure> {
         ifname: "eth0".to_owned(),
     };
     let pod = Some(PodName { namespace: "default".to_owned(), name: format!("web-6d4cf56db6-{number:05}") });
-    Ok(encode_request(&Request::new(Call::Add(Add { key, pod, started_ns: Some(1), asked: Vec::new() })))?)
+    let print = Some(ResultFormat {
+        version: CniVersion::V1_1_0,
+        sandbox: Some("/var/run/netns/cni-9ad05f28-2a8e-5d7e-4b7d-8a2f1c7b0c11".to_owned()),
+    });
+    Ok(encode_request(&Request::new(Call::Add(Add { key, pod, started_ns: Some(1), asked: Vec::new(), print })))?)
 }
 
 fn pool() -> Pool {

@@ -1,5 +1,7 @@
 //! The messages between plugin and daemon.
 
+use std::borrow::Cow;
+
 use dotfour_plugin::answer::Answer;
 use dotfour_protocol::frame::{
     MAX_MESSAGE, decode_reply, decode_request, decode_spooled, encode_reply, encode_request, encode_spooled,
@@ -32,20 +34,20 @@ pub fn request_frame(data: &[u8]) -> bool {
 }
 
 /// What the plugin and `dotfourctl` read. Beside what holds for a request: the plugin, which reads replies by code of its
-/// own, reads everything the daemon can write, and never means anything else by the same bytes.
+/// own, reads everything the daemon can write to it, and never means anything else by the same bytes.
 pub fn reply_frame(data: &[u8]) -> bool {
     if data.len() > LONGEST {
         return false;
     }
-    let by_plugin = Answer::read(data);
+    let by_plugin = Answer::read(data.to_vec());
     match decode_reply(data) {
         Ok(reply) => {
-            let written = encode_reply(&reply);
+            let written = encode_reply(&reply).map(Cow::into_owned);
             assert_eq!(
                 written.as_ref().map_err(Failure::clone).and_then(|bytes| decode_reply(bytes)).as_ref(),
                 Ok(&reply)
             );
-            same(&reply, &written.map_err(|failure| failure.message).and_then(|bytes| Answer::read(&bytes)));
+            same(&reply, &written.map_err(|failure| failure.message).and_then(Answer::read));
             if by_plugin.is_ok() {
                 same(&reply, &by_plugin);
             }
@@ -58,17 +60,16 @@ pub fn reply_frame(data: &[u8]) -> bool {
     }
 }
 
-/// Whether the plugin read what the daemon meant. The replies to calls that no plugin makes mean nothing to it.
+/// Whether the plugin read what the daemon meant. The replies to calls that no plugin makes are none to it.
 fn same(reply: &Reply, answer: &Result<Answer, String>) {
     match reply {
-        Reply::Attached(attachment) => assert_eq!(answer, &Ok(Answer::Attached(attachment.clone()))),
-        Reply::Assigned(assigned) => assert_eq!(answer, &Ok(Answer::Assigned(assigned.clone()))),
+        Reply::Printed(result) => assert_eq!(answer, &Ok(Answer::Printed(result.clone().into_bytes()))),
         Reply::Detached => assert_eq!(answer, &Ok(Answer::Detached)),
         Reply::Checked => assert_eq!(answer, &Ok(Answer::Checked)),
         Reply::Collected => assert_eq!(answer, &Ok(Answer::Collected)),
         Reply::Ready => assert_eq!(answer, &Ok(Answer::Ready)),
         Reply::Failed(failure) => assert_eq!(answer, &Ok(Answer::Failed(failure.clone()))),
-        Reply::Status(_) => {}
+        Reply::Attached(_) | Reply::Assigned(_) | Reply::Status(_) => assert!(answer.is_err(), "{answer:?}"),
     }
 }
 

@@ -9,14 +9,16 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use dotfour_ipamd::pool::PodAddresses;
+use dotfour_ipamd::verbs::result as daemon;
 use dotfour_ipamd::wiring::tag::Tag;
 use dotfour_plugin::environment::{Command, Environment};
 use dotfour_plugin::netconf::{NetConf, version_of};
 use dotfour_plugin::result;
 use dotfour_plugin::role::Role;
-use dotfour_plugin::version::CniVersion;
 use dotfour_protocol::frame::{decode_request, encode_request};
-use dotfour_protocol::{Add, Assigned, Attachment, AttachmentKey, Call, DEFAULT_SOCKET, Request};
+use dotfour_protocol::{
+    Add, Assigned, Attachment, AttachmentKey, Call, CniVersion, DEFAULT_SOCKET, Reply, Request, ResultFormat,
+};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::Deserialize;
 use serde_json::Value;
@@ -74,8 +76,15 @@ fn delegating(data: &[u8]) {
         let ipam = written.get("ipam").filter(|ipam| ipam.is_object()).expect("taken without an ipam");
         assert_eq!(ipam.get("socket").and_then(Value::as_str).unwrap_or(DEFAULT_SOCKET), socket);
     }
-    let printed = result::assigned(*version, &Assigned { addresses: Vec::new() }, *dns).expect("a result");
+    let format = ResultFormat { version: *version, sandbox: None };
+    let printed = printed(daemon::assigned(Some(&format), Assigned { addresses: Vec::new() }), *dns);
     assert!(object::<Value>(&printed).get("interfaces").is_none());
+}
+
+/// What the plugin prints when the daemon answers so.
+fn printed(reply: Reply, dns: Option<&RawValue>) -> Vec<u8> {
+    let Reply::Printed(result) = reply else { panic!("{reply:?}") };
+    result::with_dns(result.into_bytes(), dns)
 }
 
 /// Environments, as /proc/PID/environ has them: `NAME=value`, each ended by a zero byte. The exit status is 0 or 1, and
@@ -97,7 +106,9 @@ pub fn plugin_environment(data: &[u8]) -> bool {
         assert!((1..=15).contains(&key.ifname.len()) && !key.ifname.contains(['/', ':', '%', ' ', '\n']), "{key}");
         let tag = Tag { key: key.clone(), addresses: PodAddresses::from(IpAddr::from([10, 240, 0, 5])) };
         assert_eq!(tag.to_string().parse(), Ok(tag));
-        let request = Request::new(Call::Add(Add { key, pod: add.pod.clone(), started_ns: Some(1), asked: vec![] }));
+        let print = Some(ResultFormat { version: CniVersion::NEWEST, sandbox: Some(add.netns.into()) });
+        let (pod, started_ns) = (add.pod.clone(), Some(1));
+        let request = Request::new(Call::Add(Add { key, pod, started_ns, asked: vec![], print }));
         if let Ok(bytes) = encode_request(&request) {
             assert_eq!(decode_request(&bytes), Ok(request));
         }
@@ -196,7 +207,8 @@ fn usable(config: &NetConf<'_>, data: &[u8]) {
         #[serde(borrow)]
         dns: &'a RawValue,
     }
-    let printed = result::attached(*version, &attachment(), "eth0", "/run/netns/pod", *dns).expect("a result");
+    let format = ResultFormat { version: *version, sandbox: Some("/run/netns/pod".into()) };
+    let printed = printed(daemon::attached(Some(&format), "eth0", &attachment()), *dns);
     let result: AddResult<'_> = object(&printed);
     assert_eq!(result.dns.get(), dns.map_or("{}", RawValue::get));
 }

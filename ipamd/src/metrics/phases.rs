@@ -75,9 +75,12 @@ impl Phases {
         self.note(Phase::Dial, plugin_started.and_then(|started| self.accepted.checked_sub(started)));
     }
 
-    /// Ends the phase that is under way and begins another. A phase entered twice has both times.
+    /// Ends the phase that is under way and begins another. A phase entered twice has both times; entering
+    /// the one that is under way changes nothing.
     pub fn enter(&self, phase: Phase) {
-        self.enter_at(phase, now());
+        if self.current.get() != phase {
+            self.enter_at(phase, now());
+        }
     }
 
     fn enter_at(&self, phase: Phase, now: Moment) {
@@ -87,7 +90,7 @@ impl Phases {
 
     /// Ends the phase that is under way. The call is over.
     pub fn finish(&self) {
-        self.enter(self.current.get());
+        self.enter_at(self.current.get(), now());
     }
 
     fn note(&self, phase: Phase, took: Option<Duration>) {

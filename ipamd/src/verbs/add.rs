@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dotfour_datapath::Socket;
-use dotfour_protocol::{Add, Attachment, AttachmentKey, PodAddress, PodName, Reply, Route};
+use dotfour_protocol::{Add, Attachment, AttachmentKey, PodAddress, PodName, Reply, ResultFormat, Route};
 use tracing::{error, info};
 
 use super::order::{Leased, Order};
-use super::{Node, Reason, now, tell};
+use super::{Node, Reason, now, result, tell};
 use crate::caller::Caller;
 use crate::errors::AddError;
 use crate::metrics::Phase;
@@ -22,6 +22,7 @@ use crate::wiring::shape::End;
 struct Added {
     key: Arc<AttachmentKey>,
     attachment: Attachment,
+    print: Option<ResultFormat>,
     /// Absent where the attachment was there already.
     new: Option<New>,
     /// Closed behind the answer.
@@ -39,16 +40,15 @@ struct New {
 
 /// Carries out an ADD, and answers. If nobody hears the answer, the caller believes that the ADD has failed, and so it does.
 pub(super) fn answer(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &mut Wirer) {
-    let Added { key, attachment, new, _netns } = match self::add(add, netns, caller, node, wirer) {
+    let Added { key, attachment, print, new, _netns } = match self::add(add, netns, caller, node, wirer) {
         Ok(added) => added,
         Err(e) => return tell(caller, &Reply::Failed(e.into())),
     };
-    let reply = Reply::Attached(attachment);
-    let heard = caller.answer(&reply);
+    caller.phases.enter(Phase::Reply);
+    let heard = caller.answer(&result::attached(print.as_ref(), &key.ifname, &attachment));
     let Some(New { pod, addresses, took, _leftovers }) = new else { return };
-    if let Reply::Attached(Attachment { host_ifname: link, .. }) = reply {
-        info!(%key, pod = pod.map(|pod| pod.to_string()), addresses = words(addresses), link, ?took, "added");
-    }
+    let link = attachment.host_ifname;
+    info!(%key, pod = pod.map(|pod| pod.to_string()), addresses = words(addresses), link, ?took, "added");
     if !heard && let Err(e) = node.end(&key, now(), Reason::ReplyLost, wirer) {
         error!(%key, "nobody received the reply to an ADD, and it cannot be undone: {e}");
     }
@@ -64,7 +64,8 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
         Leased::Existing(lease) => {
             caller.phases.enter(Phase::PodBatch);
             let attachment = confirm(&order.key, &lease, netns.as_fd(), node, wirer)?;
-            return Ok(Added { key: order.key, attachment, new: None, _netns: netns });
+            let Order { key, print, .. } = order;
+            return Ok(Added { key, attachment, print, new: None, _netns: netns });
         }
     };
     let plan = node.plan(&order.key, order.pod.as_ref(), addresses);
@@ -76,11 +77,11 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
             return Err(e.into());
         }
     };
-    let Order { key, pod, .. } = order;
+    let Order { key, pod, print, .. } = order;
     let link = node.ledger.pool().set_link(&key, wired.link);
     let attachment = attachment(link.name, wired.pod);
     let new = New { pod, addresses, took: begun.elapsed(), _leftovers: wired.leftovers };
-    Ok(Added { key, attachment, new: Some(new), _netns: netns })
+    Ok(Added { key, attachment, print, new: Some(new), _netns: netns })
 }
 
 /// The answer to an ADD that was answered before, provided that the pod is still there.

@@ -12,9 +12,10 @@ use tracing::{error, info};
 
 use super::add::words;
 use super::order::{Leased, Order};
-use super::{Node, Reason, now, tell};
+use super::{Node, Reason, now, result, tell};
 use crate::caller::Caller;
 use crate::errors::AddError;
+use crate::metrics::Phase;
 use crate::pool::{PodAddresses, Pool};
 use crate::wiring::Wirer;
 use crate::wiring::names::gateway_for;
@@ -26,8 +27,9 @@ pub(super) fn answer(add: Add, caller: &Caller, node: &Node, wirer: &mut Wirer) 
         Ok(assigned) => assigned,
         Err(e) => return tell(caller, &Reply::Failed(e.into())),
     };
-    let reply = Reply::Assigned(Assigned { addresses: on_subnets(addresses, &node.ledger.pool()) });
-    let heard = caller.answer(&reply);
+    caller.phases.enter(Phase::Reply);
+    let assigned = Assigned { addresses: on_subnets(addresses, &node.ledger.pool()) };
+    let heard = caller.answer(&result::assigned(order.print.as_ref(), assigned));
     let Some(took) = new else { return };
     let Order { key, pod, .. } = order;
     info!(%key, pod = pod.map(|pod| pod.to_string()), addresses = words(addresses), ?took, "assigned");

@@ -7,6 +7,7 @@ mod del;
 mod gate;
 mod gc;
 mod order;
+pub mod result;
 mod status;
 
 use std::collections::BTreeSet;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dotfour_protocol::{Add, AttachmentKey, PodName};
+use dotfour_protocol::{Add, AttachmentKey, PodName, ResultFormat};
 
 use super::{Node, now};
 use crate::caller::Caller;
@@ -15,6 +15,8 @@ use crate::pool::{Assignment, Lease, Moment, PodAddresses, Wish};
 pub(super) struct Order {
     pub(super) key: Arc<AttachmentKey>,
     pub(super) pod: Option<PodName>,
+    /// In which format its caller wants the result.
+    pub(super) print: Option<ResultFormat>,
     asked: PodAddresses,
     started: Moment,
     delegated: bool,
@@ -38,12 +40,12 @@ impl Order {
         if !networks.is_empty() && !networks.contains(&key.network) {
             return Err(AddError::UnknownNetwork { network: key.network.clone(), served: networks.clone() });
         }
-        Ok(Order { key, pod: add.pod, asked, started, delegated })
+        Ok(Order { key, pod: add.pod, print: add.print, asked, started, delegated })
     }
 
     /// Assigns, and returns once it is on record. The caller is in the gate.
     pub(super) fn lease(&self, caller: &Caller, node: &Node) -> Result<Leased, AddError> {
-        let Order { key, pod, asked, started, delegated } = self;
+        let Order { key, pod, asked, started, delegated, .. } = self;
         let (asked, started, delegated) = (*asked, *started, *delegated);
         caller.phases.enter(Phase::Assign);
         // Calls may have waited in line for long. What nobody waits for is not worth a pod's wiring.

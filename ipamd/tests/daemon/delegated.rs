@@ -4,7 +4,9 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use dotfour_datapath::Netns;
-use dotfour_protocol::{Add, Assigned, AttachmentKey, Call, Check, Del, Failure, Gc, PodName, Reply};
+use dotfour_protocol::{
+    Add, Assigned, AttachmentKey, Call, Check, CniVersion, Del, Failure, Gc, PodName, Reply, ResultFormat,
+};
 use rustix::process::Signal;
 
 use crate::leases::{now_ns, spool};
@@ -12,7 +14,7 @@ use crate::support::{Node, add_call, eventually, key};
 
 fn assign_call(key: &AttachmentKey) -> Call {
     let pod = Some(PodName { namespace: "default".into(), name: "web-1".into() });
-    Call::Assign(Add { key: key.clone(), pod, started_ns: None, asked: Vec::new() })
+    Call::Assign(Add { key: key.clone(), pod, started_ns: None, asked: Vec::new(), print: None })
 }
 
 fn assign(node: &Node, key: &AttachmentKey) -> Result<Vec<String>, Failure> {
@@ -37,6 +39,18 @@ fn check(node: &Node, id: &str, address: &str, delegated: bool) -> Result<(), Fa
 
 fn assigned(node: &Node) -> usize {
     node.status().pool.assigned
+}
+
+#[test]
+fn who_gives_a_format_gets_the_result_as_the_plugin_prints_it() {
+    let node = Node::new();
+    let _daemon = node.start(&node.static_config(4));
+    let Call::Assign(add) = assign_call(&key("c1")) else { unreachable!("made above") };
+    let print = Some(ResultFormat { version: CniVersion::V0_4_0, sandbox: None });
+    let reply = node.call(Call::Assign(Add { print, ..add }), None);
+    let text = "{\"cniVersion\":\"0.4.0\",\"ips\":[{\"version\":\"4\",\"address\":\"10.240.0.5/16\",\"gateway\":\"10.240.0.1\"}],\
+         \"routes\":[{\"dst\":\"0.0.0.0/0\",\"gw\":\"10.240.0.1\"}],\"dns\":{}}\n";
+    assert_eq!(reply, Reply::Printed(text.into()));
 }
 
 #[test]
@@ -163,7 +177,8 @@ fn gc_ends_what_is_not_listed_and_old_enough() {
     let node = Node::new();
     let _daemon = node.start(&node.static_config(4));
     let long_ago = now_ns() - 61_000_000_000_u64.min(now_ns() - 1);
-    let old = |id| Call::Assign(Add { key: key(id), pod: None, started_ns: Some(long_ago), asked: Vec::new() });
+    let old =
+        |id| Call::Assign(Add { key: key(id), pod: None, started_ns: Some(long_ago), asked: Vec::new(), print: None });
     for id in ["c1", "c2"] {
         assert!(matches!(node.call(old(id), None), Reply::Assigned(_)));
     }
@@ -180,12 +195,12 @@ fn a_wanted_address_is_assigned_and_a_late_call_whose_del_came_first_fails() {
     let node = Node::new();
     let _daemon = node.start(&node.static_config(4));
     let asked = vec!["10.240.0.7".parse().unwrap()];
-    let call = Call::Assign(Add { key: key("c1"), pod: None, started_ns: None, asked });
+    let call = Call::Assign(Add { key: key("c1"), pod: None, started_ns: None, asked, print: None });
     let Reply::Assigned(got) = node.call(call, None) else { panic!("refused") };
     assert_eq!(got.addresses[0].address.to_string(), "10.240.0.7/16");
     let started_ns = Some(now_ns());
     std::thread::sleep(Duration::from_millis(1));
     node.del(&key("c2"));
-    let late = Call::Assign(Add { key: key("c2"), pod: None, started_ns, asked: Vec::new() });
+    let late = Call::Assign(Add { key: key("c2"), pod: None, started_ns, asked: Vec::new(), print: None });
     assert!(matches!(node.call(late, None), Reply::Failed(failure) if failure.cause == "overtaken-by-del"));
 }

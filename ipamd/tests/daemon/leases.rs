@@ -46,8 +46,9 @@ fn a_late_add_whose_del_came_first_fails_clean_and_a_new_one_does_not() {
     let node = Node::new();
     let _daemon = node.start(&node.static_config(4));
     let pod = Netns::create().unwrap();
-    let add =
-        |started_ns| Call::Add(Add { key: key("c1"), pod: None, started_ns: Some(started_ns), asked: Vec::new() });
+    let add = |started_ns| {
+        Call::Add(Add { key: key("c1"), pod: None, started_ns: Some(started_ns), asked: Vec::new(), print: None })
+    };
     let started_ns = now_ns();
     node.del(&key("c1"));
     let Reply::Failed(failure) = node.call(add(started_ns), Some(pod.as_fd())) else { panic!("a late ADD was served") };
@@ -68,7 +69,8 @@ fn a_tombstone_survives_the_daemon() {
     drop(daemon);
     let _daemon = node.start(&config);
     let pod = Netns::create().unwrap();
-    let add = Call::Add(Add { key: key("c1"), pod: None, started_ns: Some(started_ns), asked: Vec::new() });
+    let add =
+        Call::Add(Add { key: key("c1"), pod: None, started_ns: Some(started_ns), asked: Vec::new(), print: None });
     assert!(matches!(node.call(add, Some(pod.as_fd())), Reply::Failed(f) if f.cause == "overtaken-by-del"));
 }
 
@@ -179,7 +181,8 @@ fn a_spooled_del_of_a_pod_added_again_since_is_void() {
     let daemon = node.start(&config);
     let pod = Netns::create().unwrap();
     let before = now_ns();
-    let again = Call::Add(Add { key: key("c1"), pod: None, started_ns: Some(now_ns()), asked: Vec::new() });
+    let again =
+        Call::Add(Add { key: key("c1"), pod: None, started_ns: Some(now_ns()), asked: Vec::new(), print: None });
     assert!(matches!(node.call(again, Some(pod.as_fd())), Reply::Attached(_)));
     spool(&node, "live", &key("c1"), before);
     eventually("the daemon takes it while it serves", || spooled(&node).is_empty());

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use crate::support::{Node, add_call, address, eventually, key, receive, send, source_seen};
 use dotfour_datapath::link::{LinkChange, LinkId, VethEnd, VethPair};
 use dotfour_datapath::{Batch, Netns, Socket};
-use dotfour_protocol::{Add, Call, Reply};
+use dotfour_protocol::frame::MAX_MESSAGE;
+use dotfour_protocol::{Add, Attachment, Call, CniVersion, Reply, ResultFormat};
 use rustix::process::Signal;
 
 /// Somebody else's interface in a pod.
@@ -78,6 +79,43 @@ fn what_the_pod_and_the_node_get_is_what_the_design_says() {
     }
     let setting = format!("/proc/sys/net/ipv4/conf/{link}/proxy_arp");
     assert_eq!(node.netns.run(|| std::fs::read_to_string(setting).unwrap()).unwrap(), "1\n");
+}
+
+/// Adds a pod for a caller that wants a result of CNI 1.1.0.
+fn printed(node: &Node, id: &str, sandbox: &str, pod: &Netns) -> Reply {
+    let Call::Add(add) = add_call(&key(id), "web-0") else { unreachable!("made above") };
+    let print = Some(ResultFormat { version: CniVersion::V1_1_0, sandbox: Some(sandbox.into()) });
+    node.call(Call::Add(Add { print, ..add }), Some(pod.as_fd()))
+}
+
+#[test]
+fn who_gives_a_format_gets_the_result_as_the_plugin_prints_it() {
+    let node = Node::new();
+    let _daemon = node.start(&node.static_config(4));
+    let pod = Netns::create().unwrap();
+    let reply = printed(&node, "c1", "/run/netns/c1", &pod);
+    let attachment = node.add(&key("c1"), "web-0", pod.as_fd()).unwrap();
+    let Attachment { host_ifname, host_mac, pod_mac, mtu, .. } = &attachment;
+    let text = format!(
+        "{{\"cniVersion\":\"1.1.0\",\"interfaces\":[\
+         {{\"name\":\"{host_ifname}\",\"mac\":\"{host_mac}\",\"mtu\":{mtu}}},\
+         {{\"name\":\"eth0\",\"mac\":\"{pod_mac}\",\"mtu\":{mtu},\"sandbox\":\"/run/netns/c1\"}}],\
+         \"ips\":[{{\"interface\":1,\"address\":\"10.240.0.5/32\",\"gateway\":\"169.254.1.1\"}}],\
+         \"routes\":[{{\"dst\":\"169.254.1.1/32\"}},{{\"dst\":\"0.0.0.0/0\",\"gw\":\"169.254.1.1\"}}],\"dns\":{{}}}}\n"
+    );
+    assert_eq!(reply, Reply::Printed(text));
+    assert_eq!(printed(&node, "c1", "/run/netns/c1", &pod), reply, "asked again");
+}
+
+#[test]
+fn an_add_whose_result_no_message_holds_is_refused_and_undone() {
+    let node = Node::new();
+    let _daemon = node.start(&node.static_config(4));
+    let pod = Netns::create().unwrap();
+    let Reply::Failed(failure) = printed(&node, "c1", &"x".repeat(MAX_MESSAGE - 300), &pod) else { panic!("answered") };
+    assert!(failure.message.contains("over the limit of 65536"), "{failure}");
+    eventually("the lease has ended", || node.status().pool.assigned == 0);
+    node.wait_until_clean();
 }
 
 #[test]
@@ -362,7 +400,7 @@ fn a_pod_gets_the_address_it_asks_for_or_an_error_that_says_why_not() {
     let _daemon = node.start(&node.static_config(8));
     let (one, two) = (Netns::create().unwrap(), Netns::create().unwrap());
     let ask = |id: &str, asked: &str, netns: &Netns| {
-        let add = Add { key: key(id), pod: None, started_ns: None, asked: vec![asked.parse().unwrap()] };
+        let add = Add { key: key(id), pod: None, started_ns: None, asked: vec![asked.parse().unwrap()], print: None };
         match node.call(Call::Add(add), Some(netns.as_fd())) {
             Reply::Attached(attachment) => Ok(address(&attachment).to_string()),
             Reply::Failed(failure) => Err((failure.code, failure.cause)),

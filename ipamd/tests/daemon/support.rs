@@ -303,6 +303,7 @@ pub(crate) fn add_call(key: &AttachmentKey, pod: &str) -> Call {
         pod: Some(PodName { namespace: "default".into(), name: pod.into() }),
         started_ns: None,
         asked: Vec::new(),
+        print: None,
     })
 }
 

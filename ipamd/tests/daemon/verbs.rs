@@ -24,7 +24,7 @@ fn check(node: &Node, id: &str, addresses: Vec<IpAddr>, pod: &Netns) -> Result<(
 /// Adds a pod whose ADD was started so long ago.
 fn add_ago(node: &Node, id: &str, pod: &Netns, ago: Duration) {
     let started_ns = now_ns() - u64::try_from(ago.as_nanos()).unwrap();
-    let add = Add { key: key(id), pod: None, started_ns: Some(started_ns), asked: Vec::new() };
+    let add = Add { key: key(id), pod: None, started_ns: Some(started_ns), asked: Vec::new(), print: None };
     let reply = node.call(Call::Add(add), Some(pod.as_fd()));
     assert!(matches!(reply, Reply::Attached(_)), "{reply:?}");
 }
@@ -114,7 +114,7 @@ fn gc_ends_what_is_not_listed_and_older_than_the_grace_and_nothing_else() {
     let mut elsewhere = key("elsewhere");
     elsewhere.network = "other".into();
     let started_ns = now_ns() - u64::try_from(LONG_AGO.as_nanos()).unwrap();
-    let add = Add { key: elsewhere, pod: None, started_ns: Some(started_ns), asked: Vec::new() };
+    let add = Add { key: elsewhere, pod: None, started_ns: Some(started_ns), asked: Vec::new(), print: None };
     assert!(matches!(node.call(Call::Add(add), Some(pods[3].as_fd())), Reply::Attached(_)));
 
     gc(&node, &["listed", "nobody"]);

@@ -174,7 +174,7 @@ fn what_cannot_be_removed_is_named_and_the_rest_goes() {
 #[test]
 fn pods_that_another_plugin_has_wired_keep_the_program_that_their_del_needs() {
     let (host, daemon) = Host::new().installed();
-    let add = Add { key: key("c1"), pod: None, started_ns: None, asked: Vec::new() };
+    let add = Add { key: key("c1"), pod: None, started_ns: None, asked: Vec::new(), print: None };
     assert!(matches!(host.node.call(Call::Assign(add), None), Reply::Assigned(_)));
     daemon.stop();
     host.refused("1 pods are wired still");

@@ -1,18 +1,25 @@
 //! The versions of the CNI specification the plugin speaks.
 
+use serde::{Deserialize, Serialize};
+
 /// A version of the CNI specification. Older ones than 0.3.0 have a result without interfaces, which cannot name a
-/// pod's link, and are not served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// pod's link, and are not served. In a message it is its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum CniVersion {
     /// 0.3.0
+    #[serde(rename = "0.3.0")]
     V0_3_0,
     /// 0.3.1
+    #[serde(rename = "0.3.1")]
     V0_3_1,
     /// 0.4.0
+    #[serde(rename = "0.4.0")]
     V0_4_0,
     /// 1.0.0
+    #[serde(rename = "1.0.0")]
     V1_0_0,
     /// 1.1.0
+    #[serde(rename = "1.1.0")]
     V1_1_0,
 }
 
@@ -47,6 +54,16 @@ impl CniVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_has_the_version_s_name_and_no_other_is_read() {
+        for version in CniVersion::SUPPORTED {
+            let text = alloc::format!("\"{}\"", version.name());
+            assert_eq!(serde_json::to_string(&version).unwrap(), text);
+            assert_eq!(serde_json::from_str::<CniVersion>(&text).unwrap(), version);
+        }
+        assert!(serde_json::from_str::<CniVersion>("\"0.2.0\"").is_err());
+    }
 
     #[test]
     fn every_version_is_found_by_its_name_and_the_newest_is_last() {

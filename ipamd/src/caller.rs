@@ -80,12 +80,22 @@ impl Caller {
         Ok(Question { request: decode_request(buffer.get(..length).unwrap_or_default()), netns, length })
     }
 
-    /// A plugin has sent its message by the time its connection is taken, so the limit is set only for one that has not.
+    /// A plugin sends its message right behind connecting, so the limit is set only for one that does not. Where both are on
+    /// one processor, its connecting may have woken this thread before it could send: then it is to go on first, which is
+    /// cheaper than to sleep and be woken again.
     fn receive(&self, buffer: &mut [u8], ancillary: &mut RecvAncillaryBuffer<'_>) -> io::Result<RecvMsg> {
         let mut receive = |flags| {
             rustix::io::retry_on_intr(|| recvmsg(&self.connection, &mut [IoSliceMut::new(buffer)], ancillary, flags))
         };
-        match receive(RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT) {
+        let at_once = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let received = receive(at_once).or_else(|errno| match errno {
+            Errno::AGAIN => {
+                sched_yield();
+                receive(at_once)
+            }
+            _ => Err(errno),
+        });
+        match received {
             Err(Errno::AGAIN) => {
                 set_socket_timeout(&self.connection, Timeout::Recv, Some(TIMEOUT))?;
                 Ok(receive(RecvFlags::CMSG_CLOEXEC)?)

@@ -2,7 +2,8 @@
 //!
 //! An entry of the connection table outlives its pod, and each packet of a sender that never pauses renews it: with NAT in
 //! it (a host port, a service), the sender would reach nobody, or the address's next pod. The keeper sweeps what was just
-//! released again and again for two seconds, so that such a sender finds its way soon, and once more when its rest is over;
+//! released, looks every half second for two seconds whether what leads there has come back, so that such a sender finds its
+//! way soon, and sweeps once more when the rest is over;
 //! only what was swept then is lent ([`crate::pool`]). An ADD that finds nothing else sweeps by itself.
 //!
 //! The lock is held over a sweep and by nobody else: whoever waits for it would have to sweep too. A sweep that the kernel

@@ -4,10 +4,18 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use crate::request::{self, Kind, Request};
 use crate::{Batch, KernelError, Socket};
+
+// Attributes and their values, from linux/if_addr.h.
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+const IFA_F_NODAD: u32 = 0x02;
+const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 
 pub(crate) fn family(address: IpAddr) -> AddressFamily {
     match address {
@@ -40,16 +48,20 @@ impl Batch {
     /// Gives a link an address. IPv6 addresses skip duplicate detection (`nodad`). An address that is there already is
     /// refused with `EEXIST`.
     pub fn add_address(&mut self, step: &'static str, link: u32, address: IpNet, prefix_route: PrefixRoute) {
-        let mut message = message(link, address);
-        let mut flags = AddressFlags::empty();
+        let mut flags = 0;
         if prefix_route == PrefixRoute::Omit {
-            flags |= AddressFlags::Noprefixroute;
+            flags |= IFA_F_NOPREFIXROUTE;
         }
         if address.addr().is_ipv6() {
-            flags |= AddressFlags::Nodad;
+            flags |= IFA_F_NODAD;
         }
-        message.attributes.push(AddressAttribute::Flags(flags));
-        self.push(step, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL);
+        // `struct ifaddrmsg`, with flags of old and the scope that is everywhere.
+        let header = [request::family(address.addr()), address.prefix_len(), 0, 0];
+        let fixed: [&[u8]; 2] = [&header, &link.to_ne_bytes()];
+        let mut request = Request::begin(self, step, Kind::NewAddress, NLM_F_CREATE | NLM_F_EXCL, &fixed);
+        request.address(IFA_ADDRESS, address.addr());
+        request.address(IFA_LOCAL, address.addr());
+        request.number(IFA_FLAGS, flags);
     }
 
     /// Takes an address from a link. One that is not there is refused with `EADDRNOTAVAIL`.

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 /// Requests to be sent together, each with the name of its step for error messages.
 #[derive(Debug, Default)]
 pub struct Batch {
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     steps: Vec<Step>,
 }
 
@@ -33,6 +33,8 @@ impl Batch {
 
     /// Adds a request. `step` says in an operator's words what it does ("add the host route"). `flags` come on top of
     /// `NLM_F_REQUEST`.
+    ///
+    /// Building a request this way is slow where it is done once in a while: the path of a pod has its own ([`crate::request`]).
     pub fn push(&mut self, step: &'static str, message: RouteNetlinkMessage, flags: u16) {
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | flags;
@@ -47,26 +49,36 @@ impl Batch {
 
     /// [`Batch::push`], for another protocol than route netlink's.
     pub(crate) fn push_raw(&mut self, step: &'static str, message_type: u16, flags: u16, payload: &[u8]) {
-        let starts_at = self.bytes.len();
-        let length = u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX);
-        self.bytes.extend(length.to_ne_bytes());
-        self.bytes.extend(message_type.to_ne_bytes());
-        self.bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-        // The sequence number comes later, and the kernel gives the port's.
-        self.bytes.extend([0; 8]);
-        self.bytes.extend(payload);
+        let starts_at = self.begin_request(message_type, flags);
+        self.bytes.extend_from_slice(payload);
         self.end_request(step, starts_at);
     }
 
-    fn end_request(&mut self, step: &'static str, starts_at: usize) {
+    /// Writes a request's header, and says where it begins. What is written up to [`Batch::end_request`] is the request's.
+    pub(crate) fn begin_request(&mut self, message_type: u16, flags: u16) -> usize {
+        let starts_at = self.bytes.len();
+        // The length is known at the end, the sequence number when it is sent, and the kernel gives the port's.
+        self.bytes.extend_from_slice(&[0; 4]);
+        self.bytes.extend_from_slice(&message_type.to_ne_bytes());
+        self.bytes.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+        self.bytes.extend_from_slice(&[0; 8]);
+        starts_at
+    }
+
+    /// Ends the request that began there.
+    pub(crate) fn end_request(&mut self, step: &'static str, starts_at: usize) {
+        let length = u32::try_from(self.bytes.len() - starts_at).unwrap_or(u32::MAX);
+        if let Some(field) = self.bytes.get_mut(starts_at..starts_at + 4) {
+            field.copy_from_slice(&length.to_ne_bytes());
+        }
         // Netlink wants messages at multiples of four.
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         self.steps.push(Step { name: step, tolerated: None, answered_by_object: false, starts_at });
     }
 
-    /// Adds a request for one object, which is its answer: an acknowledgement behind it would be one more to read.
-    pub(crate) fn push_question(&mut self, step: &'static str, message: RouteNetlinkMessage) {
-        self.push(step, message, 0);
+    /// Makes the object that the request added last asks for its answer: an acknowledgement behind it would be one more to
+    /// read.
+    pub(crate) fn answered_by_object(&mut self) {
         if let Some(last) = self.steps.last_mut() {
             last.answered_by_object = true;
         }

@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use netlink_packet_core::DecodeError;
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
-
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
 use crate::batch::{Answer, Batch, Object, answers};
@@ -18,6 +18,7 @@ const RECEIVE_BUFFER: usize = 32 * 1024;
 #[derive(Debug)]
 pub(crate) struct Channel {
     fd: OwnedFd,
+    /// Holds the datagram that is being read. Never zeroed: most are an acknowledgement, and a pod's socket reads one or two.
     buffer: Vec<u8>,
     /// The sequence number of the next request. Never used twice in a while: what a conversation that was broken off left
     /// in the socket is nobody's answer.
@@ -29,7 +30,7 @@ impl Channel {
     pub(crate) fn open(protocol: Option<Protocol>) -> Result<Self, Errno> {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         // 0 would look like a notification.
-        Ok(Channel { fd, buffer: vec![0; RECEIVE_BUFFER], next: 1 })
+        Ok(Channel { fd, buffer: Vec::with_capacity(RECEIVE_BUFFER), next: 1 })
     }
 
     /// Sends all requests of a batch at once, hands over each object that comes, and waits until the kernel has carried out
@@ -61,9 +62,10 @@ impl Channel {
         let ends_with_object = steps.last().is_some_and(|last| last.answered_by_object);
         let mut first_error = None;
         loop {
-            let (length, _) =
-                rustix::io::retry_on_intr(|| recv(&self.fd, &mut *self.buffer, RecvFlags::empty())).map_err(failed)?;
-            for answer in answers(self.buffer.get(..length).unwrap_or_default()) {
+            self.buffer.clear();
+            rustix::io::retry_on_intr(|| recv(&self.fd, spare_capacity(&mut self.buffer), RecvFlags::empty()))
+                .map_err(failed)?;
+            for answer in answers(&self.buffer) {
                 let (sequence, answer) = answer.map_err(unreadable)?;
                 let Some(place) = place(sequence) else { continue };
                 let finished = match answer {

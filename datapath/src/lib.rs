@@ -16,6 +16,7 @@ pub mod listener;
 pub mod mac;
 pub mod neighbour;
 pub mod netns;
+mod request;
 pub mod route;
 pub mod rule;
 pub mod socket;

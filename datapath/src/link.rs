@@ -2,15 +2,35 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage,
-};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rustix::io::Errno;
 
+use crate::request::{INET, INET6, Kind, Request};
 use crate::{Batch, KernelError, Mac, Socket};
+
+// Attributes and their values, from linux/if_link.h and linux/rtnetlink.h.
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_GROUP: u16 = 27;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_EXT_MASK: u16 = 29;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_INET_CONF: u16 = 1;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_EUI64: u8 = 0;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
 /// The kernel's limit for an interface name, in bytes (IFNAMSIZ without the final zero).
 pub const MAX_NAME: usize = 15;
@@ -110,16 +130,21 @@ impl Batch {
     /// Makes a veth pair. A taken name or index on either side is refused with `EEXIST`, and the kernel does not say
     /// which.
     pub fn create_veth(&mut self, step: &'static str, pair: &VethPair<'_>) {
-        let mut far = end_message(&pair.far, pair.mtu);
-        far.attributes.extend(pair.far_netns.map(|fd| LinkAttribute::NetNsFd(fd.as_raw_fd())));
-        let mut near = end_message(&pair.near, pair.mtu);
-        near.header.flags = LinkFlags::Up;
-        near.header.change_mask = LinkFlags::Up;
-        near.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
-        ]));
-        self.push(step, RouteNetlinkMessage::NewLink(near), NLM_F_CREATE | NLM_F_EXCL);
+        let VethPair { near, far, far_netns, mtu } = pair;
+        let header = link_header(near.index.unwrap_or_default(), Some(true));
+        let mut request = Request::begin(self, step, Kind::NewLink, NLM_F_CREATE | NLM_F_EXCL, &[&header]);
+        write_end(&mut request, near, *mtu);
+        request.nested(IFLA_LINKINFO, &[], |info| {
+            info.text(IFLA_INFO_KIND, "veth");
+            info.nested(IFLA_INFO_DATA, &[], |data| {
+                data.nested(VETH_INFO_PEER, &[&link_header(far.index.unwrap_or_default(), None)], |peer| {
+                    write_end(peer, far, *mtu);
+                    if let Some(fd) = far_netns {
+                        peer.attribute(IFLA_NET_NS_FD, &fd.as_raw_fd().to_ne_bytes());
+                    }
+                });
+            });
+        });
     }
 
     /// Makes a bridge, set up. Its MAC address is the one given and not, as the kernel's default is, whichever is lowest
@@ -136,27 +161,35 @@ impl Batch {
 
     /// Changes a link in place. A link that is not there is refused with `ENODEV`.
     pub fn change_link(&mut self, step: &'static str, link: LinkId<'_>, change: &LinkChange<'_>) {
-        let mut message = address_link(link);
-        if let Some(up) = change.up {
-            message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
-            message.header.change_mask = LinkFlags::Up;
+        let mut request = link_request(self, step, Kind::SetLink, link, change.up);
+        if let Some(name) = change.name {
+            request.text(IFLA_IFNAME, name);
         }
-        message.attributes.extend(change.name.map(|name| LinkAttribute::IfName(name.to_owned())));
-        message.attributes.extend(change.alias.map(|alias| LinkAttribute::IfAlias(alias.to_owned())));
-        message.attributes.extend(change.group.map(LinkAttribute::Group));
-        message.attributes.extend(change.master.map(LinkAttribute::Controller));
-        let mut families = Vec::new();
-        if !change.ipv4.is_empty() {
-            families.push(AfSpecUnspec::Inet(vec![ipv4(change.ipv4)]));
+        if let Some(alias) = change.alias {
+            request.text(IFLA_IFALIAS, alias);
         }
-        families.extend(change.ipv6_link_local.map(|wanted| {
-            let mode = if wanted { In6AddrGenMode::Eui64 } else { In6AddrGenMode::None };
-            AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode)])
-        }));
-        if !families.is_empty() {
-            message.attributes.push(LinkAttribute::AfSpecUnspec(families));
+        if let Some(group) = change.group {
+            request.number(IFLA_GROUP, group);
         }
-        self.push(step, RouteNetlinkMessage::SetLink(message), 0);
+        if let Some(master) = change.master {
+            request.number(IFLA_MASTER, master);
+        }
+        if change.ipv4.is_empty() && change.ipv6_link_local.is_none() {
+            return;
+        }
+        request.nested(IFLA_AF_SPEC, &[], |families| {
+            if !change.ipv4.is_empty() {
+                families.nested(INET, &[], |inet| {
+                    inet.nested(IFLA_INET_CONF, &[], |settings| {
+                        change.ipv4.iter().for_each(|(setting, value)| settings.number(*setting as u16, *value));
+                    });
+                });
+            }
+            if let Some(wanted) = change.ipv6_link_local {
+                let mode = if wanted { IN6_ADDR_GEN_MODE_EUI64 } else { IN6_ADDR_GEN_MODE_NONE };
+                families.nested(INET6, &[], |inet6| inet6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[mode]));
+            }
+        });
     }
 
     /// Deletes a link, and with a veth its other end. The caller waits some 20 ms for a grace period of the kernel's.
@@ -180,9 +213,8 @@ impl Batch {
     /// Asks for one link. The kernel looks at the link's carrier on the way, which it otherwise does a moment after it has
     /// changed. To be the last request of a batch.
     pub fn get_link(&mut self, step: &'static str, link: LinkId<'_>) {
-        let mut message = address_link(link);
-        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        self.push_question(step, RouteNetlinkMessage::GetLink(message));
+        link_request(self, step, Kind::GetLink, link, None).number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        self.answered_by_object();
     }
 }
 
@@ -230,16 +262,51 @@ pub fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
     Some(link)
 }
 
-fn end_message(end: &VethEnd<'_>, mtu: u32) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = end.index.unwrap_or_default();
-    message.attributes.push(LinkAttribute::IfName(end.name.to_owned()));
-    message.attributes.extend(end.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-    message.attributes.push(LinkAttribute::Mtu(mtu));
+fn write_end(request: &mut Request<'_>, end: &VethEnd<'_>, mtu: u32) {
+    request.text(IFLA_IFNAME, end.name);
+    if let Some(Mac(mac)) = end.mac {
+        request.attribute(IFLA_ADDRESS, &mac);
+    }
+    request.number(IFLA_MTU, mtu);
     // One queue each way: the default, one per processor, costs 0.2 to 0.3 ms per pair.
-    message.attributes.push(LinkAttribute::NumTxQueues(1));
-    message.attributes.push(LinkAttribute::NumRxQueues(1));
-    message
+    request.number(IFLA_NUM_TX_QUEUES, 1);
+    request.number(IFLA_NUM_RX_QUEUES, 1);
+}
+
+/// A request about one link, which is to be set up or down, or neither.
+fn link_request<'b>(
+    batch: &'b mut Batch,
+    step: &'static str,
+    kind: Kind,
+    link: LinkId<'_>,
+    up: Option<bool>,
+) -> Request<'b> {
+    let index = match link {
+        LinkId::Index(index) => index,
+        LinkId::Name(_) => 0,
+    };
+    let mut request = Request::begin(batch, step, kind, 0, &[&link_header(index, up)]);
+    if let LinkId::Name(name) = link {
+        request.text(IFLA_IFNAME, name);
+    }
+    request
+}
+
+/// `struct ifinfomsg`.
+fn link_header(index: u32, up: Option<bool>) -> [u8; 16] {
+    const IFF_UP: u32 = 1;
+    let (flags, change) = match up {
+        Some(true) => (IFF_UP, IFF_UP),
+        Some(false) => (0, IFF_UP),
+        None => (0, 0),
+    };
+    let mut header = [0; 16];
+    let (fields, _) = header.as_chunks_mut::<4>();
+    // The first four bytes are family and type, neither of which is said.
+    for (field, value) in fields.iter_mut().skip(1).zip([index, flags, change]) {
+        *field = value.to_ne_bytes();
+    }
+    header
 }
 
 fn address_link(link: LinkId<'_>) -> LinkMessage {
@@ -251,19 +318,6 @@ fn address_link(link: LinkId<'_>) -> LinkMessage {
     message
 }
 
-/// The settings as `IFLA_INET_CONF`. The crate's own type leaves out zeros, so that a setting could never be cleared.
-fn ipv4(settings: &[(Ipv4Setting, u32)]) -> AfSpecInet {
-    const IFLA_INET_CONF: u16 = 1;
-    const NLA_HEADER_AND_U32: u16 = 8;
-    let mut value = Vec::with_capacity(settings.len() * usize::from(NLA_HEADER_AND_U32));
-    for (setting, number) in settings {
-        value.extend(NLA_HEADER_AND_U32.to_ne_bytes());
-        value.extend((*setting as u16).to_ne_bytes());
-        value.extend(number.to_ne_bytes());
-    }
-    AfSpecInet::Other(DefaultNla::new(IFLA_INET_CONF, value))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,17 +327,5 @@ mod tests {
         let mut batch = Batch::new();
         batch.delete_group("bury", 0);
         assert!(batch.is_empty());
-    }
-
-    #[test]
-    fn a_cleared_setting_is_in_the_message() {
-        let AfSpecInet::Other(nla) = ipv4(&[(Ipv4Setting::RpFilter, 0), (Ipv4Setting::ProxyArp, 1)]) else {
-            panic!("not the raw form");
-        };
-        let mut value = vec![0; netlink_packet_core::Nla::value_len(&nla)];
-        netlink_packet_core::Nla::emit_value(&nla, &mut value);
-        assert_eq!(value.len(), 16);
-        assert_eq!(value[2..8], [8, 0, 0, 0, 0, 0]);
-        assert_eq!(value[10..16], [3, 0, 1, 0, 0, 0]);
     }
 }

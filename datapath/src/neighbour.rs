@@ -7,7 +7,13 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 
 use crate::address::family;
+use crate::request::{self, Kind, Request};
 use crate::{Batch, KernelError, Mac, Socket};
+
+// Attributes and their values, from linux/neighbour.h.
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NUD_PERMANENT: u16 = 0x80;
 
 /// A neighbour entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +31,12 @@ pub struct Neighbour {
 impl Batch {
     /// Makes a permanent neighbour entry, in the place of any other for this address on this link.
     pub fn set_neighbour(&mut self, step: &'static str, link: u32, address: IpAddr, mac: Mac) {
-        let mut message = message(link, address);
-        message.header.state = NeighbourState::Permanent;
-        message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
-        self.push(step, RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE);
+        // `struct ndmsg`, whose last two bytes are flags and type.
+        let family = [request::family(address), 0, 0, 0];
+        let fixed: [&[u8]; 4] = [&family, &link.to_ne_bytes(), &NUD_PERMANENT.to_ne_bytes(), &[0, 0]];
+        let mut request = Request::begin(self, step, Kind::NewNeighbour, NLM_F_CREATE | NLM_F_REPLACE, &fixed);
+        request.address(NDA_DST, address);
+        request.attribute(NDA_LLADDR, &mac.0);
     }
 
     /// Deletes a neighbour entry of a link, whatever its state. One that is not there is refused with `ENOENT`.

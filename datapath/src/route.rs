@@ -4,16 +4,28 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::address::family;
+use crate::request::{self, Kind, Request};
 use crate::{Batch, KernelError, Socket};
 
-/// The table of what is local to a namespace (rtnetlink(7), `RT_TABLE_LOCAL`).
-const LOCAL_TABLE: u8 = 255;
+// Attributes and their values, from linux/rtnetlink.h.
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
+const RTA_TABLE: u16 = 15;
+const RT_TABLE_UNSPEC: u8 = 0;
+const RT_TABLE_MAIN: u8 = 254;
+/// What is local to a namespace.
+const RT_TABLE_LOCAL: u8 = 255;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
+const RT_SCOPE_HOST: u8 = 254;
+const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
+const RTPROT_KERNEL: u8 = 2;
 
 /// A unicast route.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,36 +58,31 @@ impl Batch {
             IfPresent::Refuse => NLM_F_CREATE | NLM_F_EXCL,
             IfPresent::Replace => NLM_F_CREATE | NLM_F_REPLACE,
         };
-        self.push(step, RouteNetlinkMessage::NewRoute(message(route)), flags);
+        write(self, step, Kind::NewRoute, flags, route, RT_TABLE_MAIN);
     }
 
     /// Adds a route to a table of its own; one to the same destination in there is refused with `EEXIST`. The table is made
     /// by its first route.
     pub fn add_route_to_table(&mut self, step: &'static str, route: &Route, table: u32) {
-        let mut message = message(route);
         // What does not fit into the header's byte is in the attribute alone.
-        message.header.table = RouteHeader::RT_TABLE_UNSPEC;
-        message.attributes.push(RouteAttribute::Table(table));
-        self.push(step, RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL);
+        write(self, step, Kind::NewRoute, NLM_F_CREATE | NLM_F_EXCL, route, RT_TABLE_UNSPEC).number(RTA_TABLE, table);
     }
 
     /// Makes an address local to this namespace, as the kernel does by itself a moment after an IPv6 address was given to a
     /// link: until then what is sent to it is lost. One that is local already is refused with `EEXIST`, or is there twice.
     pub fn add_local_route(&mut self, step: &'static str, address_of: u32, local: IpAddr) {
-        let route =
-            Route { destination: local.into(), gateway: None, link: address_of, preferred_source: None, protocol: 0 };
-        let mut message = message(&route);
-        message.header.table = LOCAL_TABLE;
-        message.header.protocol = RouteProtocol::Kernel;
-        message.header.kind = RouteType::Local;
-        message.header.scope = RouteScope::Host;
-        self.push(step, RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL);
+        let local = IpNet::from(local);
+        let scope_and_kind = [RT_SCOPE_HOST, RTN_LOCAL];
+        let header = header(local, [RT_TABLE_LOCAL, RTPROT_KERNEL], scope_and_kind);
+        let mut request = Request::begin(self, step, Kind::NewRoute, NLM_F_CREATE | NLM_F_EXCL, &[&header]);
+        request.address(RTA_DST, local.addr());
+        request.number(RTA_OIF, address_of);
     }
 
     /// Deletes exactly this route: destination, link and protocol must all match, so that nobody else's route to the
     /// same destination goes. One that is not there is refused with `ESRCH`.
     pub fn delete_route(&mut self, step: &'static str, route: &Route) {
-        self.push(step, RouteNetlinkMessage::DelRoute(message(route)), 0);
+        write(self, step, Kind::DelRoute, 0, route, RT_TABLE_MAIN);
     }
 }
 
@@ -136,28 +143,34 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-fn message(route: &Route) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family(route.destination.addr());
-    message.header.destination_prefix_length = route.destination.prefix_len();
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
-    message.header.protocol = RouteProtocol::from(route.protocol);
-    message.header.kind = RouteType::Unicast;
+/// A request about a route.
+fn write<'b>(
+    batch: &'b mut Batch,
+    step: &'static str,
+    kind: Kind,
+    flags: u16,
+    route: &Route,
+    table: u8,
+) -> Request<'b> {
     // IPv6 has no scopes; the kernel overwrites what is said there.
-    message.header.scope = match route.gateway {
-        Some(_) => RouteScope::Universe,
-        None => RouteScope::Link,
-    };
-    message.attributes.push(RouteAttribute::Destination(address(route.destination.addr())));
-    message.attributes.push(RouteAttribute::Oif(route.link));
-    message.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(address(gateway))));
-    message.attributes.extend(route.preferred_source.map(|source| RouteAttribute::PrefSource(address(source))));
-    message
+    let scope = if route.gateway.is_some() { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK };
+    let header = header(route.destination, [table, route.protocol], [scope, RTN_UNICAST]);
+    let mut request = Request::begin(batch, step, kind, flags, &[&header]);
+    request.address(RTA_DST, route.destination.addr());
+    request.number(RTA_OIF, route.link);
+    if let Some(gateway) = route.gateway {
+        request.address(RTA_GATEWAY, gateway);
+    }
+    if let Some(source) = route.preferred_source {
+        request.address(RTA_PREFSRC, source);
+    }
+    request
 }
 
-fn address(address: IpAddr) -> RouteAddress {
-    match address {
-        IpAddr::V4(v4) => RouteAddress::Inet(v4),
-        IpAddr::V6(v6) => RouteAddress::Inet6(v6),
-    }
+/// `struct rtmsg`.
+fn header(destination: IpNet, table_and_protocol: [u8; 2], scope_and_kind: [u8; 2]) -> [u8; 12] {
+    let ([table, protocol], [scope, kind]) = (table_and_protocol, scope_and_kind);
+    let family = request::family(destination.addr());
+    // The zeros are the source's length, the type of service, and flags.
+    [family, destination.prefix_len(), 0, 0, table, protocol, scope, kind, 0, 0, 0, 0]
 }

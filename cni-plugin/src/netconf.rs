@@ -9,7 +9,6 @@ use core::net::IpAddr;
 
 use dotfour_protocol::{Cause, CniVersion, DEFAULT_SOCKET, Failure, SPOOL_NAME, ValidAttachment};
 use ipnet::IpNet;
-use serde_json::value::RawValue;
 
 use crate::asked::Asked;
 use crate::members::{Each, Value, members};
@@ -31,13 +30,13 @@ pub struct NetConf<'a> {
     /// Path of the spool directory, if it is not the one beside the socket; absolute.
     pub spool: Option<Cow<'a, str>>,
     /// The object that goes into the result as it is.
-    pub dns: Option<&'a RawValue>,
+    pub dns: Option<&'a str>,
     /// `runtimeConfig` and `args`. Only ADD looks into them: no fault of theirs may keep a DEL from its work.
-    wishes: [Option<&'a RawValue>; 2],
+    wishes: [Option<&'a str>; 2],
     /// `prevResult`, for CHECK.
-    previous: Option<&'a RawValue>,
+    previous: Option<&'a str>,
     /// `cni.dev/valid-attachments`, for GC.
-    valid: Option<&'a RawValue>,
+    valid: Option<&'a str>,
 }
 
 impl<'a> NetConf<'a> {
@@ -94,7 +93,7 @@ impl<'a> NetConf<'a> {
     /// # Errors
     /// `invalid-network-config` if there is no `prevResult`, or it is none.
     pub fn previous_addresses(&self) -> Result<Vec<IpAddr>, Failure> {
-        let Some(previous) = self.previous.filter(|raw| raw.get() != "null") else {
+        let Some(previous) = self.previous.filter(|raw| *raw != "null") else {
             return Err(invalid(String::from("CHECK needs prevResult, the result of the ADD")));
         };
         let mut addresses = Vec::new();
@@ -123,7 +122,7 @@ impl<'a> NetConf<'a> {
     pub fn valid_attachments(&self) -> Result<Vec<ValidAttachment>, Failure> {
         const NAME: &str = "cni.dev/valid-attachments";
         // Not even `null`, as Go writes a list that nobody has made: it would free everything.
-        let Some(valid) = self.valid.filter(|raw| raw.get() != "null") else {
+        let Some(valid) = self.valid.filter(|raw| *raw != "null") else {
             return Err(invalid(format!("GC needs {NAME}, the list of what must stay; nothing is removed")));
         };
         let mut attachments = Vec::new();
@@ -194,10 +193,10 @@ struct Members<'a> {
     name: Option<Cow<'a, str>>,
     socket: Option<Cow<'a, str>>,
     spool: Option<Cow<'a, str>>,
-    dns: Option<&'a RawValue>,
-    wishes: [Option<&'a RawValue>; 2],
-    previous: Option<&'a RawValue>,
-    valid: Option<&'a RawValue>,
+    dns: Option<&'a str>,
+    wishes: [Option<&'a str>; 2],
+    previous: Option<&'a str>,
+    valid: Option<&'a str>,
 }
 
 impl<'a> Members<'a> {
@@ -206,7 +205,7 @@ impl<'a> Members<'a> {
             "cniVersion" => self.version = member.text()?,
             "name" => self.name = member.text()?,
             "ipam" if self.role == Role::Ipam => {
-                self.has_ipam = member.raw.get() != "null";
+                self.has_ipam = !member.is_null();
                 member.members(&mut |inside| self.take_place(inside))?;
             }
             "dns" => self.dns = dns(member)?,
@@ -234,19 +233,19 @@ impl<'a> Members<'a> {
 }
 
 /// The members of an object that may be absent.
-fn named<'a>(name: &str, raw: Option<&'a RawValue>, each: Each<'_, 'a>) -> Result<(), String> {
+fn named<'a>(name: &str, raw: Option<&'a str>, each: Each<'_, 'a>) -> Result<(), String> {
     raw.map_or(Ok(()), |raw| Value { name, raw }.members(each))
 }
 
 /// `dns`, if it is what a result may have there (SPEC.md 1.1.0, "dns").
-fn dns<'a>(dns: Value<'_, 'a>) -> Result<Option<&'a RawValue>, String> {
+fn dns<'a>(dns: Value<'_, 'a>) -> Result<Option<&'a str>, String> {
     let text = |value: Value<'_, 'a>| value.text().map(drop);
     dns.members(&mut |member| match member.name {
         "nameservers" | "search" | "options" => member.elements(&mut { text }),
         "domain" => text(member),
         _ => Ok(()),
     })?;
-    Ok((dns.raw.get() != "null").then_some(dns.raw))
+    Ok((!dns.is_null()).then_some(dns.raw))
 }
 
 /// The version an error about this input carries: the one the configuration names, as far as it can be read and is

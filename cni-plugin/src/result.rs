@@ -6,12 +6,11 @@ use alloc::vec::Vec;
 use dotfour_protocol::frame::EMPTY_DNS;
 use dotfour_protocol::{Cause, CniVersion, Failure};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 /// A result as the daemon has printed it, with the configuration's `dns` in place of the empty one at its end. The daemon
 /// never sees it: it may be longer than any message.
-pub fn with_dns(mut result: Vec<u8>, dns: Option<&RawValue>) -> Vec<u8> {
-    let Some(dns) = dns.map(|dns| dns.get().as_bytes()) else { return result };
+pub fn with_dns(mut result: Vec<u8>, dns: Option<&str>) -> Vec<u8> {
+    let Some(dns) = dns.map(str::as_bytes) else { return result };
     result.truncate(result.len().saturating_sub(EMPTY_DNS.len()));
     result.reserve_exact(dns.len() + END.len());
     result.extend_from_slice(dns);

@@ -181,11 +181,10 @@ pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Result<(u32, 
             }
         };
         let length = usize::try_from(message.length()).unwrap_or(usize::MAX);
-        let answer = if message.message_type() >= FIRST_OBJECT_TYPE {
-            let object = Object(datagram.get(..length).unwrap_or(datagram));
-            Ok(Answer::Object(object))
-        } else {
-            control(datagram)
+        let object = Object(datagram.get(..length).unwrap_or(datagram));
+        let answer = match message.message_type() {
+            FIRST_OBJECT_TYPE.. => Ok(Answer::Object(object)),
+            own => control(own, object.payload()),
         };
         let answer = answer.map(|answer| (message.sequence_number(), answer));
         let length = length.max(HEADER);
@@ -194,14 +193,17 @@ pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Result<(u32, 
     })
 }
 
-/// Reads one of netlink's own messages.
-fn control(message: &[u8]) -> Result<Answer<'static>, DecodeError> {
-    Ok(match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message)?.payload {
-        NetlinkPayload::Error(error) => match error.code {
-            None => Answer::Acknowledged,
-            Some(code) => Answer::Failed(code.get().saturating_abs()),
+/// Reads one of netlink's own messages (netlink(7), "Netlink messages"): its type, and what is behind its header.
+fn control(message_type: u16, payload: &[u8]) -> Result<Answer<'static>, DecodeError> {
+    const NLMSG_ERROR: u16 = 2;
+    const NLMSG_DONE: u16 = 3;
+    Ok(match message_type {
+        NLMSG_ERROR => match payload.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
+            Some(0) => Answer::Acknowledged,
+            Some(code) => Answer::Failed(code.saturating_abs()),
+            None => return Err(DecodeError::from("an error without its number")),
         },
-        NetlinkPayload::Done(_) => Answer::Done,
+        NLMSG_DONE => Answer::Done,
         _ => Answer::Noise,
     })
 }

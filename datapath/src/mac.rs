@@ -1,6 +1,6 @@
 //! Ethernet addresses.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 /// An Ethernet (MAC-48) address. Printed as lower-case hex with colons, as `ip link` does.
@@ -14,8 +14,16 @@ pub struct ParseMacError(String);
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+        for (place, octet) in self.0.into_iter().enumerate() {
+            if place > 0 {
+                f.write_char(':')?;
+            }
+            for digit in [octet >> 4, octet & 0xf] {
+                f.write_char(DIGITS.get(usize::from(digit)).copied().unwrap_or_default())?;
+            }
+        }
+        Ok(())
     }
 }
 

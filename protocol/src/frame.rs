@@ -8,7 +8,7 @@ use core::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Call, Cause, Failure, Reply, Request, SpooledDel, VERSION};
+use crate::{Call, Cause, Failure, Reply, Request, SpooledDel, VERSION, usual};
 
 /// The longest reply, and the longest message but for a GC, in bytes: far above what an attachment needs.
 pub const MAX_MESSAGE: usize = 64 * 1024;
@@ -34,7 +34,11 @@ pub fn is_result(reply: &[u8]) -> bool {
 /// A request as bytes. Errs only if it exceeds [`MAX_MESSAGE`], or [`MAX_REQUEST`] for a GC.
 pub fn encode_request(request: &Request) -> Result<Vec<u8>, Failure> {
     let limit = if matches!(request.call, Call::Gc(_)) { MAX_REQUEST } else { MAX_MESSAGE };
-    within(json(request)?, limit)
+    let bytes = match usual::write(request) {
+        Some(bytes) => bytes,
+        None => json(request)?,
+    };
+    within(bytes, limit)
 }
 
 /// A reply as bytes. Errs only if it exceeds [`MAX_MESSAGE`].
@@ -48,6 +52,9 @@ pub fn encode_reply(reply: &Reply) -> Result<Cow<'_, [u8]>, Failure> {
 
 /// Reads a request. A message from another generation is refused by name and not as garbage.
 pub fn decode_request(bytes: &[u8]) -> Result<Request, Failure> {
+    if let Some(request) = usual::read(bytes) {
+        return Ok(request);
+    }
     match serde_json::from_slice::<Request>(bytes) {
         Ok(request) if request.version == VERSION => Ok(request),
         _ => refuse(bytes),

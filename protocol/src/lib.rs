@@ -15,6 +15,8 @@ pub mod cause;
 pub mod frame;
 pub mod key;
 pub mod message;
+pub mod plain;
+mod usual;
 pub mod version;
 
 pub use cause::{Cause, Failure};

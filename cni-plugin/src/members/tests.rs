@@ -6,7 +6,7 @@ use super::*;
 fn collect(json: &[u8]) -> Result<Map<String, Tree>, String> {
     let mut map = Map::new();
     members(json, &mut |value| {
-        let tree = serde_json::from_str(value.raw.get()).map_err(|e| e.to_string())?;
+        let tree = serde_json::from_str(value.raw).map_err(|e| e.to_string())?;
         map.insert(value.name.to_owned(), tree);
         Ok(())
     })?;
@@ -30,6 +30,21 @@ fn tree() -> impl Strategy<Value = Tree> {
 }
 
 proptest! {
+    #[test]
+    fn an_object_of_strings_is_read_as_serde_json_reads_it_however_it_is_written(
+        map in proptest::collection::btree_map("[a-z\"\\\\\u{1}ä]{0,5}", "[a-z/.\"\\\\\u{7f}ß]{0,9}", 0..5),
+        pretty: bool,
+        at: prop::sample::Index,
+        with in proptest::option::of("[\"\\\\,:{} a]{0,2}"),
+    ) {
+        let mut json = if pretty { serde_json::to_string_pretty(&map) } else { serde_json::to_string(&map) }.unwrap();
+        if let Some(with) = with {
+            let at = at.get(&json.char_indices().collect::<Vec<_>>()).0;
+            json.insert_str(at, &with);
+        }
+        prop_assert_eq!(collect(json.as_bytes()).ok(), serde_json::from_str(&json).ok(), "{}", json);
+    }
+
     #[test]
     fn an_object_has_the_members_that_serde_json_finds(map in proptest::collection::btree_map(".*", tree(), 0..6)) {
         let json = serde_json::to_vec(&map).unwrap();

@@ -5,7 +5,6 @@ use super::*;
 const RESULT: &str = "{\"cniVersion\":\"1.1.0\",\"ips\":[],\"dns\":{}}\n";
 
 fn with(dns: Option<&str>) -> String {
-    let dns = dns.map(|dns| serde_json::from_str::<&RawValue>(dns).unwrap());
     String::from_utf8(with_dns(RESULT.into(), dns)).unwrap()
 }
 

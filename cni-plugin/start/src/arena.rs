@@ -32,6 +32,12 @@ impl Arena {
         Arena { used: Cell::new(0), memory: UnsafeCell::new(MaybeUninit::uninit()) }
     }
 
+    /// Touches the first page by writing what is there. A read would come first otherwise: the kernel would map its page of
+    /// zeros for that, and at the write behind it take a second fault to put another in its place.
+    pub(crate) fn touch(&self) {
+        self.used.set(0);
+    }
+
     fn base(&self) -> *mut u8 {
         self.memory.get().cast()
     }

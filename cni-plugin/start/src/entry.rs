@@ -28,6 +28,7 @@ unsafe extern "C" fn _start() -> ! {
 /// `stack` is the stack pointer as the kernel left it.
 unsafe extern "C" fn main(stack: *const usize) -> ! {
     let started_ns = system::monotonic_ns();
+    crate::ARENA.touch();
     system::ignore_sigpipe();
     // SAFETY: the first word is the number of arguments; they follow, a NULL, and then the environment.
     let (argument, environment) = unsafe { (stack.add(1).cast(), stack.add(1 + stack.read() + 1).cast()) };
@@ -41,22 +42,38 @@ unsafe extern "C" fn main(stack: *const usize) -> ! {
     system::exit(dotfour_plugin::run(program, variables, stdin, stdout, started_ns))
 }
 
-/// The environment as pairs of name and value.
+/// The environment's CNI variables, as pairs of name and value. A runtime passes its own environment on, and to measure all of
+/// that would be a third of what the program does.
 ///
 /// # Safety
 /// `next` points to an array of C strings that ends with NULL, all of which live and stay as they are for ever.
 unsafe fn variables(mut next: *const *const c_char) -> impl Iterator<Item = (&'static [u8], &'static [u8])> {
     let texts = iter::from_fn(move || {
         // SAFETY: the array has not ended before `next`, which only moves on from what is not NULL.
-        let text = unsafe { text(next) }?;
+        let place = unsafe { next.read() };
+        if place.is_null() {
+            return None;
+        }
         // SAFETY: there is at least the NULL behind what is not NULL.
         next = unsafe { next.add(1) };
-        Some(text)
+        Some(place)
     });
-    texts.filter_map(|text| {
+    // SAFETY: not NULL, so a C string, by the caller's promise.
+    texts.filter(|place| unsafe { begins_with(*place, b"CNI_") }).filter_map(|place| {
+        // SAFETY: as above.
+        let text = unsafe { CStr::from_ptr(place) }.to_bytes();
         let mut parts = text.splitn(2, |byte| *byte == b'=');
         Some((parts.next()?, parts.next()?))
     })
+}
+
+/// Whether a C string begins so.
+///
+/// # Safety
+/// `text` points to a C string, and there is no zero in `start`.
+unsafe fn begins_with(text: *const c_char, start: &[u8]) -> bool {
+    // SAFETY: a byte is looked at only when those before it were not zero, for they were those of `start`.
+    start.iter().enumerate().all(|(at, byte)| unsafe { text.cast::<u8>().add(at).read() } == *byte)
 }
 
 /// The text at a place of such an array, or nothing at its end.

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dotfour_protocol::plain::{NotPlain, Writer};
 use dotfour_protocol::{AttachmentKey, PodName};
 use serde::{Deserialize, Serialize};
 
@@ -85,8 +86,14 @@ impl Record {
     pub fn append_to(&self, bytes: &mut Vec<u8>) {
         let start = bytes.len();
         bytes.extend([0; FRAME_HEADER]);
-        // Serialising these types into memory cannot fail; a frame without payload would read as damage.
-        let _ = serde_json::to_writer(&mut *bytes, self);
+        let mut out = Writer::behind(std::mem::take(bytes));
+        let written = self.write_plainly(&mut out);
+        *bytes = out.into_bytes();
+        if written.is_err() {
+            bytes.truncate(start + FRAME_HEADER);
+            // Serialising these types into memory cannot fail; a frame without payload would read as damage.
+            let _ = serde_json::to_writer(&mut *bytes, self);
+        }
         let payload = bytes.get(start + FRAME_HEADER..).unwrap_or_default();
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
         let checksum = crc32fast::hash(payload).to_le_bytes();
@@ -96,6 +103,66 @@ impl Record {
             }
         }
     }
+}
+
+impl Record {
+    /// Writes what serde_json would, of the records that ADDs and DELs wait for. What was written before an error is void.
+    fn write_plainly(&self, out: &mut Writer) -> Result<(), NotPlain> {
+        match self {
+            Record::Assigned { key, pod, addresses, started, delegated } => {
+                out.raw(r#"{"assigned":"#);
+                write_key(out, key)?;
+                if let Some(PodName { namespace, name }) = pod {
+                    out.string(r#","pod":{"namespace":"#, namespace)?;
+                    out.string(r#","name":"#, name)?;
+                    out.raw("}");
+                }
+                out.raw(r#","addresses":["#);
+                for (place, address) in addresses.iter().enumerate() {
+                    out.raw(if place == 0 { "\"" } else { ",\"" });
+                    out.address(*address);
+                    out.raw("\"");
+                }
+                write_moment(out, r#"],"started":"#, *started);
+                if *delegated {
+                    out.raw(r#","delegated":true"#);
+                }
+            }
+            Record::Released { key, since } => {
+                out.raw(r#"{"released":"#);
+                write_key(out, key)?;
+                write_moment(out, r#","since":"#, *since);
+            }
+            Record::Ended { key, at } => {
+                out.raw(r#"{"ended":"#);
+                write_key(out, key)?;
+                write_moment(out, r#","at":"#, *at);
+            }
+            Record::Header { .. } | Record::Cancelled { .. } | Record::Cooling { .. } => return Err(NotPlain),
+        }
+        out.raw("}}");
+        Ok(())
+    }
+}
+
+/// The beginning of a record that has a key.
+fn write_key(out: &mut Writer, key: &AttachmentKey) -> Result<(), NotPlain> {
+    let AttachmentKey { network, container_id, ifname } = key;
+    out.string(r#"{"key":{"network":"#, network)?;
+    out.string(r#","container_id":"#, container_id)?;
+    out.string(r#","ifname":"#, ifname)?;
+    out.raw("}");
+    Ok(())
+}
+
+/// A member that is a duration, as serde has it.
+fn write_moment(out: &mut Writer, before: &str, moment: Duration) {
+    out.raw(before);
+    out.raw(r#"{"secs":"#);
+    out.number(moment.as_secs());
+    out.raw(r#","nanos":"#);
+    out.number(moment.subsec_nanos().into());
+    out.raw("}");
 }
 
 /// What a file holds.
@@ -181,6 +248,37 @@ mod tests {
             Record::Cooling { address: "10.240.0.9".parse().unwrap(), since: Duration::from_secs(3) },
             Record::Ended { key: key(3), at: Duration::from_secs(4) },
         ]
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![8 => "[a-z0-9._-]{0,30}", 1 => any::<String>()]
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_s_payload_is_what_serde_json_writes(
+            names in [text(), text(), text(), text()],
+            addresses in prop::collection::vec(prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from),
+                any::<[u8; 16]>().prop_map(IpAddr::from)], 0..3),
+            moment: Duration,
+            named: bool,
+            delegated: bool,
+        ) {
+            let [network, container_id, ifname, name] = names;
+            let pod = named.then(|| PodName { namespace: name.clone(), name });
+            let key = Arc::new(AttachmentKey { network, container_id, ifname });
+            for record in [
+                Record::Assigned { key: key.clone(), pod, addresses, started: moment, delegated },
+                Record::Released { key: key.clone(), since: moment },
+                Record::Cancelled { key: key.clone() },
+                Record::Ended { key, at: moment },
+            ] {
+                let mut bytes = vec![1, 2, 3];
+                record.append_to(&mut bytes);
+                prop_assert_eq!(&bytes[..3], &[1, 2, 3]);
+                prop_assert_eq!(&bytes[3 + FRAME_HEADER..], &serde_json::to_vec(&record).unwrap()[..]);
+            }
+        }
     }
 
     fn bytes() -> Vec<u8> {

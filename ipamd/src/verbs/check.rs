@@ -1,6 +1,7 @@
 //! CHECK: whether everything is as ADD made it. Of a pod that another plugin has wired, that is its lease.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use dotfour_protocol::{Cause, Check, Failure, Reply};
 
@@ -18,6 +19,7 @@ pub(super) fn check(check: Check, netns: Option<OwnedFd>, node: &Node, wirer: &m
 
 fn compare(check: Check, netns: Option<OwnedFd>, node: &Node, wirer: &mut Wirer) -> Result<(), Failure> {
     let Check { key, addresses, delegated } = check;
+    let key = Arc::new(key);
     if netns.is_none() && !delegated {
         let next_step = "install the plugin and the daemon from the same release";
         return Err(Failure::new(Cause::ProtocolMismatch, "no network namespace came with the CHECK", next_step));

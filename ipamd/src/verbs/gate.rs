@@ -1,7 +1,7 @@
 //! One call at a time for one attachment; calls for different attachments do not meet.
 
 use std::collections::HashSet;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use dotfour_protocol::AttachmentKey;
 
@@ -14,7 +14,7 @@ pub(super) struct Gate {
 
 #[derive(Debug, Default)]
 struct Inside {
-    busy: HashSet<AttachmentKey>,
+    busy: HashSet<Arc<AttachmentKey>, foldhash::fast::RandomState>,
     /// How many calls wait. Mostly none, and then nobody has to be woken, which is a system call.
     waiting: usize,
 }
@@ -22,19 +22,19 @@ struct Inside {
 /// The right to work on an attachment, until it is dropped.
 pub(super) struct Entered<'g> {
     gate: &'g Gate,
-    key: AttachmentKey,
+    key: Arc<AttachmentKey>,
 }
 
 impl Gate {
     /// Waits until no other call works on this attachment.
-    pub(super) fn enter(&self, key: &AttachmentKey) -> Entered<'_> {
+    pub(super) fn enter(&self, key: &Arc<AttachmentKey>) -> Entered<'_> {
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        while !inside.busy.insert(key.clone()) {
+        while !inside.busy.insert(Arc::clone(key)) {
             inside.waiting += 1;
             inside = self.left.wait(inside).unwrap_or_else(PoisonError::into_inner);
             inside.waiting -= 1;
         }
-        Entered { gate: self, key: key.clone() }
+        Entered { gate: self, key: Arc::clone(key) }
     }
 }
 
@@ -55,8 +55,8 @@ mod tests {
 
     use super::*;
 
-    fn key(id: &str) -> AttachmentKey {
-        AttachmentKey { network: "azure".into(), container_id: id.into(), ifname: "eth0".into() }
+    fn key(id: &str) -> Arc<AttachmentKey> {
+        Arc::new(AttachmentKey { network: "azure".into(), container_id: id.into(), ifname: "eth0".into() })
     }
 
     #[test]

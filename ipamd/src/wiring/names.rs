@@ -50,7 +50,7 @@ pub const LINK_INDICES: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x7fff_fff
 /// compute it. Further interfaces of a pod, and what has no pod name, are named by their key.
 pub fn host_link(key: &AttachmentKey, pod: Option<&PodName>) -> String {
     match pod {
-        Some(pod) if key.ifname == FIRST_INTERFACE => hashed(&format!("{}.{}", pod.namespace, pod.name)),
+        Some(pod) if key.ifname == FIRST_INTERFACE => hashed(&[&*pod.namespace, &pod.name].join(".")),
         _ => keyed_host_link(key),
     }
 }
@@ -60,9 +60,14 @@ pub fn keyed_host_link(key: &AttachmentKey) -> String {
     hashed(&key.to_string())
 }
 
+/// How many hex digits of a hash are in a host link's name.
+const HASH_DIGITS: usize = 11;
+
 fn hashed(text: &str) -> String {
-    let digest = sha1_smol::Sha1::from(text).digest().to_string();
-    format!("{LINK_PREFIX}{}", digest.get(..11).unwrap_or(&digest))
+    let digest = sha1_smol::Sha1::from(text).digest().bytes();
+    let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).take(HASH_DIGITS);
+    let digits = digits.filter_map(|digit| char::from_digit(digit.into(), 16));
+    LINK_PREFIX.chars().chain(digits).collect()
 }
 
 /// The name a condemned link gets when a new pod needs the one it has. The index makes it unique.

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use dotfour_datapath::link::MAX_ALIAS;
 use dotfour_protocol::AttachmentKey;
+use dotfour_protocol::plain::Writer;
 
 use crate::pool::PodAddresses;
 
@@ -31,19 +32,32 @@ pub struct NotATag;
 impl Tag {
     /// The alias's text; `None` if the key is longer than the kernel's alias.
     pub fn to_alias(&self) -> Option<String> {
-        let alias = self.to_string();
+        let alias = self.text();
         (alias.len() <= MAX_ALIAS).then_some(alias)
+    }
+
+    fn text(&self) -> String {
+        let AttachmentKey { network, container_id, ifname } = &self.key;
+        let mut alias = Writer::default();
+        alias.reserve(MAX_ALIAS);
+        for word in [MAGIC, " ", ifname, " "] {
+            alias.raw(word);
+        }
+        for (place, address) in self.addresses.iter().enumerate() {
+            alias.raw(if place == 0 { "" } else { "," });
+            alias.address(address);
+        }
+        for word in [" ", network, " ", container_id] {
+            alias.raw(word);
+        }
+        // Put together of nothing but texts.
+        String::from_utf8(alias.into_bytes()).unwrap_or_default()
     }
 }
 
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let AttachmentKey { network, container_id, ifname } = &self.key;
-        write!(f, "{MAGIC} {ifname} ")?;
-        for (i, address) in self.addresses.iter().enumerate() {
-            write!(f, "{}{address}", if i == 0 { "" } else { "," })?;
-        }
-        write!(f, " {network} {container_id}")
+        f.write_str(&self.text())
     }
 }
 

@@ -193,7 +193,8 @@ async fn serve(config: &Config) -> Result<(), StartError> {
         .map_err(|source| StartError::Setup { what: "listen for links that vanish", source })?;
     let server = Server::start(&config.socket, &node, &indices)
         .map_err(|source| StartError::Socket { path: config.socket.display().to_string(), source })?;
-    let scrapes = endpoint.map(|endpoint| tokio::spawn(endpoint.serve(Exposition::of(&node), config.socket.clone())));
+    let scrapes = endpoint
+        .map(|endpoint| tokio::spawn(endpoint.serve(Exposition::of(&node, server.settler()), config.socket.clone())));
     info!(
         nic = node.nic.name, address = %node.nic.address, families = %node.families, source = source.kind(), recovered,
         "serving on {}: {counts}", config.socket.display()

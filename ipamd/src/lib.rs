@@ -8,7 +8,7 @@
 //!   from kernel and record after a restart; [`takeover`] finds who else uses its addresses.
 //! - [`refill`] looks at source and node again and again, and lets the pool follow.
 //! - [`server`] takes calls from the plugin, each a [`caller`]; [`verbs`] has one file for each; [`wiring`] makes and unmakes a pod's links.
-//!   [`client`] is the other end, for `dotfourctl` and tests.
+//!   [`client`] is the other end, for `dotfourctl` and tests. [`aftermath`] is what can wait until a caller has its answer.
 //! - [`keeper`] ends what ended without telling: links that vanished ([`watch`]), DELs that found no daemon ([`spool`]).
 //!   [`sweeper`] removes the connections of released addresses.
 //! - [`rules`] decide which source address the world sees of a pod, and what a pod may not do; kept in one nftables table.
@@ -21,6 +21,7 @@
 //! time works on an attachment; only [`wiring`] changes pod
 //! networking, and only [`rules`] nftables.
 
+pub mod aftermath;
 pub mod caller;
 pub mod client;
 pub mod config;

@@ -18,10 +18,11 @@ use rustix::net::{
 };
 use tracing::{debug, error};
 
+use crate::aftermath::{Aftermath, Leaver, Settler};
 use crate::caller::Caller;
 use crate::metrics::Verb;
 use crate::metrics::slow::tell_slow;
-use crate::verbs::{Node, answer};
+use crate::verbs::{Left, Node, answer};
 use crate::wiring::Wirer;
 use crate::wiring::pod::LinkIndices;
 
@@ -37,6 +38,7 @@ pub struct Server {
     listener: Arc<OwnedFd>,
     path: PathBuf,
     threads: Vec<JoinHandle<()>>,
+    aftermath: Aftermath,
 }
 
 impl Server {
@@ -45,18 +47,24 @@ impl Server {
     pub fn start(path: &Path, node: &Arc<Node>, indices: &Arc<LinkIndices>) -> io::Result<Self> {
         let new_name = path.with_extension(format!("new-{}", std::process::id()));
         let listener = Arc::new(open(&new_name)?);
+        let aftermath = Aftermath::start(node)?;
         let mut threads = Vec::with_capacity(THREADS);
         for number in 0..THREADS {
             let (listener, node) = (Arc::clone(&listener), Arc::clone(node));
             let wirer = Wirer::new(Arc::clone(indices))?;
-            let worker = Worker { listener, node, wirer, buffer: vec![0; MAX_REQUEST] };
+            let worker = Worker { listener, node, wirer, leaver: aftermath.leaver(), buffer: vec![0; MAX_REQUEST] };
             threads.push(thread::Builder::new().name(format!("verbs-{number}")).spawn(move || worker.run())?);
         }
         std::fs::rename(&new_name, path)?;
-        Ok(Server { listener, path: path.to_owned(), threads })
+        Ok(Server { listener, path: path.to_owned(), threads, aftermath })
     }
 
-    /// Stops taking calls, lets those under way finish, and removes the socket.
+    /// For those who read what has become of calls.
+    pub fn settler(&self) -> Settler {
+        self.aftermath.settler()
+    }
+
+    /// Stops taking calls, lets those under way finish, with all that is left to do of them, and removes the socket.
     pub fn stop(self) {
         if let Err(e) = std::fs::remove_file(&self.path) {
             debug!("cannot remove {}: {e}", self.path.display());
@@ -69,6 +77,9 @@ impl Server {
             if thread.join().is_err() {
                 error!("a verb thread had panicked");
             }
+        }
+        if self.aftermath.end().is_err() {
+            error!("the aftermath thread had panicked");
         }
     }
 }
@@ -85,6 +96,7 @@ struct Worker {
     listener: Arc<OwnedFd>,
     node: Arc<Node>,
     wirer: Wirer,
+    leaver: Leaver,
     buffer: Vec<u8>,
 }
 
@@ -92,7 +104,7 @@ impl Worker {
     fn run(mut self) {
         loop {
             match accept_with(&*self.listener, SocketFlags::CLOEXEC) {
-                Ok(connection) => self.serve(&Caller::new(connection)),
+                Ok(connection) => self.serve(Caller::new(connection)),
                 // The listener was shut down.
                 Err(Errno::INVAL) => return,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
@@ -105,15 +117,19 @@ impl Worker {
         }
     }
 
-    fn serve(&mut self, caller: &Caller) {
+    fn serve(&mut self, caller: Caller) {
         let question = match caller.question(&mut self.buffer) {
             Ok(question) => question,
             Err(e) => return debug!("a caller said nothing: {e}"),
         };
         let (verb, length) = (Verb::of(&question.request), question.length);
-        answer(question, caller, &self.node, &mut self.wirer);
-        if self.node.metrics.call(verb, caller.outcome(), &caller.phases) {
+        let left = answer(question, &caller, &self.node, &mut self.wirer);
+        if self.node.metrics.is_slow(verb, &caller.phases) {
             tell_slow(self.buffer.get(..length).unwrap_or_default(), caller.outcome(), &caller.phases);
+        }
+        match left {
+            Left::Nothing => self.node.metrics.call(verb, caller.outcome(), &caller.phases),
+            left => self.leaver.leave(verb, caller, left),
         }
     }
 }

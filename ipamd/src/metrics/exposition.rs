@@ -12,6 +12,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Metrics;
+use crate::aftermath::Settler;
 use crate::verbs::{Node, now};
 
 /// The text's media type.
@@ -21,12 +22,15 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Debug)]
 pub struct Exposition {
     registry: Registry,
+    /// Makes sure that every call that is answered is counted.
+    settler: Option<Settler>,
 }
 
 impl Exposition {
     /// The metrics of a node. Does not keep the node alive.
-    pub fn of(node: &Arc<Node>) -> Self {
+    pub fn of(node: &Arc<Node>, settler: Settler) -> Self {
         let mut exposition = Exposition::of_metrics(&node.metrics);
+        exposition.settler = Some(settler);
         exposition.registry.register_collector(Box::new(Standing(Arc::downgrade(node))));
         exposition
     }
@@ -75,7 +79,7 @@ impl Exposition {
             "Files of the ip-masq-agent that cannot be used; the last good rules are in force",
             metrics.rules.bad_files.clone(),
         );
-        Exposition { registry }
+        Exposition { registry, settler: None }
     }
 
     /// The text at this moment.
@@ -83,6 +87,9 @@ impl Exposition {
     /// # Errors
     /// None that a string can cause.
     pub fn text(&self) -> Result<String, fmt::Error> {
+        if let Some(settler) = &self.settler {
+            settler.settle();
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

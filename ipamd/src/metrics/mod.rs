@@ -182,32 +182,35 @@ impl Metrics {
         metrics
     }
 
-    /// Counts a call that is over. True for a slow ADD.
-    pub fn call(&self, verb: Verb, outcome: Outcome, phases: &Phases) -> bool {
+    /// Whether a call that is over is a slow ADD.
+    pub fn is_slow(&self, verb: Verb, phases: &Phases) -> bool {
+        verb == Verb::Add && phases.total() >= self.slow_add
+    }
+
+    /// Counts a call that is over.
+    pub fn call(&self, verb: Verb, outcome: Outcome, phases: &Phases) {
         let Outcome { result, code } = outcome;
         self.calls.get_or_create(&CallLabels { verb: verb.name(), result, code }).inc();
         let first = match verb {
             Verb::Add => 0,
             Verb::Del => 2,
-            Verb::Assign | Verb::Check | Verb::Gc | Verb::Ready | Verb::Status | Verb::Unknown => return false,
+            Verb::Assign | Verb::Check | Verb::Gc | Verb::Ready | Verb::Status | Verb::Unknown => return,
         };
         let total = phases.total();
         if let Some(histogram) = self.call_durations.at(first + usize::from(result != OK)) {
             histogram.observe(total.as_secs_f64());
         }
         if verb != Verb::Add {
-            return false;
+            return;
         }
         for phase in Phase::ALL {
             if let (Some(took), Some(histogram)) = (phases.took(phase), self.add_phases.at(phase as usize)) {
                 histogram.observe(took.as_secs_f64());
             }
         }
-        let slow = total >= self.slow_add;
-        if slow {
+        if self.is_slow(verb, phases) {
             self.slow_adds.inc();
         }
-        slow
     }
 
     /// Counts a file of the spool that is done with.

@@ -56,7 +56,7 @@ fn a_duration_is_in_the_buckets_that_hold_it_and_in_no_smaller_one() {
     let metrics = Metrics::new(Duration::from_secs(60));
     for (milliseconds, times) in [(3, 2), (30, 1), (30_000, 1)] {
         for _ in 0..times {
-            assert!(!metrics.call(Verb::Add, ok(), &dialled(Duration::from_millis(milliseconds))));
+            metrics.call(Verb::Add, ok(), &dialled(Duration::from_millis(milliseconds)));
         }
     }
     let samples = scrape(&metrics);
@@ -127,10 +127,17 @@ fn a_phase_that_an_add_never_came_to_is_not_counted_and_one_that_failed_is() {
 #[test]
 fn only_an_add_that_takes_as_long_as_the_threshold_is_slow() {
     let metrics = Metrics::new(Duration::from_millis(100));
-    assert!(!metrics.call(Verb::Add, ok(), &dialled(Duration::from_millis(99))));
-    assert!(metrics.call(Verb::Add, ok(), &dialled(Duration::from_millis(100))));
-    assert!(metrics.call(Verb::Add, failed(Cause::KernelRefused), &dialled(Duration::from_millis(200))));
-    assert!(!metrics.call(Verb::Del, ok(), &dialled(Duration::from_millis(200))));
+    let calls = [
+        (Verb::Add, ok(), 99, false),
+        (Verb::Add, ok(), 100, true),
+        (Verb::Add, failed(Cause::KernelRefused), 200, true),
+        (Verb::Del, ok(), 200, false),
+    ];
+    for (verb, outcome, milliseconds, slow) in calls {
+        let phases = dialled(Duration::from_millis(milliseconds));
+        assert_eq!(metrics.is_slow(verb, &phases), slow);
+        metrics.call(verb, outcome, &phases);
+    }
     assert_eq!(value(&scrape(&metrics), "dotfour_slow_adds_total", &[]), Some(2.0));
 }
 

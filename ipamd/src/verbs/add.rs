@@ -2,18 +2,18 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use dotfour_datapath::Socket;
-use dotfour_protocol::{Add, Attachment, AttachmentKey, PodAddress, PodName, Reply, ResultFormat, Route};
-use tracing::{error, info};
+use dotfour_protocol::{Add, Attachment, AttachmentKey, PodAddress, Reply, ResultFormat, Route};
+use tracing::error;
 
+use super::left::{Held, New};
 use super::order::{Leased, Order};
-use super::{Node, Reason, now, result, tell};
+use super::{Left, Node, Reason, now, result, tell};
 use crate::caller::Caller;
 use crate::errors::AddError;
 use crate::metrics::Phase;
-use crate::pool::{Lease, PodAddresses};
+use crate::pool::Lease;
 use crate::wiring::Wirer;
 use crate::wiring::names::{HOST_MAC, gateway_for};
 use crate::wiring::shape::End;
@@ -24,34 +24,20 @@ struct Added {
     attachment: Attachment,
     print: Option<ResultFormat>,
     /// Absent where the attachment was there already.
-    new: Option<New>,
-    /// Closed behind the answer.
-    _netns: OwnedFd,
-}
-
-/// What is known of an attachment that was just made.
-struct New {
-    pod: Option<PodName>,
-    addresses: PodAddresses,
-    took: Duration,
-    /// Closed behind the answer.
-    _leftovers: Socket,
+    new: Option<(New, Held)>,
 }
 
 /// Carries out an ADD, and answers. If nobody hears the answer, the caller believes that the ADD has failed, and so it does.
-pub(super) fn answer(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &mut Wirer) {
-    let Added { key, attachment, print, new, _netns } = match self::add(add, netns, caller, node, wirer) {
+pub(super) fn answer(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &mut Wirer) -> Left {
+    let Added { key, attachment, print, new } = match self::add(add, netns, caller, node, wirer) {
         Ok(added) => added,
         Err(e) => return tell(caller, &Reply::Failed(e.into())),
     };
     caller.phases.enter(Phase::Reply);
     let heard = caller.answer(&result::attached(print.as_ref(), &key.ifname, &attachment));
-    let Some(New { pod, addresses, took, _leftovers }) = new else { return };
-    let link = attachment.host_ifname;
-    info!(%key, pod = pod.map(|pod| pod.to_string()), addresses = words(addresses), link, ?took, "added");
-    if !heard && let Err(e) = node.end(&key, now(), Reason::ReplyLost, wirer) {
-        error!(%key, "nobody received the reply to an ADD, and it cannot be undone: {e}");
-    }
+    let Some((new, held)) = new else { return Left::Nothing };
+    let left = Left::Added { new, link: attachment.host_ifname, held };
+    if heard { left } else { take_back(left, &key, node, wirer) }
 }
 
 fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &mut Wirer) -> Result<Added, AddError> {
@@ -65,7 +51,7 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
             caller.phases.enter(Phase::PodBatch);
             let attachment = confirm(&order.key, &lease, netns.as_fd(), node, wirer)?;
             let Order { key, print, .. } = order;
-            return Ok(Added { key, attachment, print, new: None, _netns: netns });
+            return Ok(Added { key, attachment, print, new: None });
         }
     };
     let plan = node.plan(&order.key, order.pod.as_ref(), addresses);
@@ -80,8 +66,17 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
     let Order { key, pod, print, .. } = order;
     let link = node.ledger.pool().set_link(&key, wired.link);
     let attachment = attachment(link.name, wired.pod);
-    let new = New { pod, addresses, took: begun.elapsed(), _leftovers: wired.leftovers };
-    Ok(Added { key, attachment, print, new: Some(new), _netns: netns })
+    let new = New { key: Arc::clone(&key), pod, addresses, took: begun.elapsed() };
+    Ok(Added { key, attachment, print, new: Some((new, Held { _netns: netns, _inside: wired.leftovers })) })
+}
+
+/// Undoes an ADD whose reply nobody received: whoever asked believes that it has failed.
+pub(super) fn take_back(left: Left, key: &Arc<AttachmentKey>, node: &Node, wirer: &mut Wirer) -> Left {
+    left.settle(&node.janitor);
+    if let Err(e) = node.end(key, now(), Reason::ReplyLost, wirer) {
+        error!(%key, "nobody received the reply to an ADD, and it cannot be undone: {e}");
+    }
+    Left::Nothing
 }
 
 /// The answer to an ADD that was answered before, provided that the pod is still there.
@@ -118,9 +113,4 @@ fn attachment(host_ifname: String, pod: End) -> Attachment {
             .map(|route| Route { dst: route.destination, gw: route.gateway })
             .collect(),
     }
-}
-
-/// A pod's addresses for the log.
-pub(super) fn words(addresses: PodAddresses) -> String {
-    addresses.iter().map(|address| address.to_string()).collect::<Vec<_>>().join(",")
 }

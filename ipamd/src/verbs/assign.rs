@@ -4,15 +4,16 @@
 //! node's boot, and with nothing else: the plugin in front promises a DEL, as it does to any IPAM plugin.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dotfour_protocol::{Add, Assigned, PodAddress, Reply};
 use ipnet::IpNet;
-use tracing::{error, info};
 
-use super::add::words;
+use super::add::take_back;
+use super::left::New;
 use super::order::{Leased, Order};
-use super::{Node, Reason, now, result, tell};
+use super::{Left, Node, result, tell};
 use crate::caller::Caller;
 use crate::errors::AddError;
 use crate::metrics::Phase;
@@ -22,7 +23,7 @@ use crate::wiring::names::gateway_for;
 
 /// Carries out an assignment, and answers. If nobody hears the answer, the caller believes that it has failed, and so it
 /// does.
-pub(super) fn answer(add: Add, caller: &Caller, node: &Node, wirer: &mut Wirer) {
+pub(super) fn answer(add: Add, caller: &Caller, node: &Node, wirer: &mut Wirer) -> Left {
     let (order, addresses, new) = match assign(add, caller, node) {
         Ok(assigned) => assigned,
         Err(e) => return tell(caller, &Reply::Failed(e.into())),
@@ -30,12 +31,10 @@ pub(super) fn answer(add: Add, caller: &Caller, node: &Node, wirer: &mut Wirer) 
     caller.phases.enter(Phase::Reply);
     let assigned = Assigned { addresses: on_subnets(addresses, &node.ledger.pool()) };
     let heard = caller.answer(&result::assigned(order.print.as_ref(), assigned));
-    let Some(took) = new else { return };
+    let Some(took) = new else { return Left::Nothing };
     let Order { key, pod, .. } = order;
-    info!(%key, pod = pod.map(|pod| pod.to_string()), addresses = words(addresses), ?took, "assigned");
-    if !heard && let Err(e) = node.end(&key, now(), Reason::ReplyLost, wirer) {
-        error!(%key, "nobody received the reply to an ADD, and it cannot be undone: {e}");
-    }
+    let left = Left::Assigned(New { key: Arc::clone(&key), pod, addresses, took });
+    if heard { left } else { take_back(left, &key, node, wirer) }
 }
 
 /// The addresses, and how long it took unless they were assigned before.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use dotfour_protocol::{AttachmentKey, Del, Reply};
 use tracing::info;
 
-use super::add::words;
-use super::{Node, now, tell};
+use super::left::words;
+use super::{Left, Node, now, tell};
 use crate::caller::Caller;
 use crate::errors::EndError;
 use crate::pool::{Covered, Lease, Moment, PodAddresses};
@@ -73,13 +73,14 @@ pub enum Ended {
 }
 
 /// Carries out a DEL, and answers.
-pub(super) fn answer(del: Del, caller: &Caller, node: &Node, wirer: &mut Wirer) {
+pub(super) fn answer(del: Del, caller: &Caller, node: &Node, wirer: &mut Wirer) -> Left {
     let key = Arc::new(del.key);
     match end(&key, now(), node, wirer) {
         Ok(ended) => {
-            tell(caller, &Reply::Detached);
-            if let Ended::Released(released) = ended {
-                released.close(&key, Reason::Del, &node.janitor);
+            let nothing = tell(caller, &Reply::Detached);
+            match ended {
+                Ended::Released(released) => Left::Released { key, released, reason: Reason::Del },
+                Ended::AddedSince | Ended::Unknown => nothing,
             }
         }
         Err(e) => tell(caller, &Reply::Failed(e.into())),

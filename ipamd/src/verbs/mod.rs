@@ -6,6 +6,7 @@ mod check;
 mod del;
 mod gate;
 mod gc;
+mod left;
 mod order;
 pub mod result;
 mod status;
@@ -31,6 +32,7 @@ use crate::wiring::{Janitor, PodPlan, Wirer};
 use gate::Gate;
 
 pub use del::{Ended, Reason, Released};
+pub use left::Left;
 
 /// What all verb threads share.
 #[derive(Debug)]
@@ -155,9 +157,9 @@ impl Node {
     }
 }
 
-/// Carries out what a caller asks, and answers. What can wait, such as a line in the log, comes behind the answer: a pod
-/// waits for each of these microseconds.
-pub fn answer(question: Question, caller: &Caller, node: &Node, wirer: &mut Wirer) {
+/// Carries out what a caller asks, and answers. What can wait, such as a line in the log, is what it returns: a pod waits for
+/// each of these microseconds.
+pub fn answer(question: Question, caller: &Caller, node: &Node, wirer: &mut Wirer) -> Left {
     match question.request.map(|request| request.call) {
         Ok(Call::Add(add)) => add::answer(add, question.netns, caller, node, wirer),
         Ok(Call::Assign(add)) => assign::answer(add, caller, node, wirer),
@@ -172,9 +174,10 @@ pub fn answer(question: Question, caller: &Caller, node: &Node, wirer: &mut Wire
     }
 }
 
-/// Answers where nothing is to be undone if nobody hears it.
-fn tell(caller: &Caller, reply: &Reply) {
+/// Answers where nothing is to be undone if nobody hears it, and nothing is left to do.
+fn tell(caller: &Caller, reply: &Reply) -> Left {
     let _ = caller.answer(reply);
+    Left::Nothing
 }
 
 /// Time since boot, as the pool wants it.

@@ -87,6 +87,8 @@ const CREATE: &str = "create the pod's veth pair";
 pub struct Wirer {
     pub(super) node: Socket,
     pub(super) home: Netns,
+    /// Whether the kernel knows IPv6: where it was started without, it refuses whatever is said about that.
+    pub(super) ipv6: bool,
     indices: Arc<LinkIndices>,
 }
 
@@ -109,7 +111,8 @@ impl LinkIndices {
 impl Wirer {
     /// A wirer for the calling thread, which must be in the node's namespace and stay there.
     pub fn new(indices: Arc<LinkIndices>) -> std::io::Result<Self> {
-        Ok(Wirer { node: Socket::open()?, home: Netns::current()?, indices })
+        let ipv6 = sysctl::directory().join("ipv6/conf").is_dir();
+        Ok(Wirer { node: Socket::open()?, home: Netns::current()?, ipv6, indices })
     }
 
     /// Wires a pod. A live link that has to give up its name, because the pod's newest sandbox gets that, is told to
@@ -151,7 +154,7 @@ impl Wirer {
             if near.alias.is_none() {
                 return Err(WireError::KeyTooLong);
             }
-            match self.node.run(host_batch(&near, &far, netns)) {
+            match self.node.run(host_batch(&near, &far, netns, self.ipv6)) {
                 Ok(()) => break (near, far),
                 Err(e) => {
                     self.undo(plan, &near);
@@ -356,21 +359,12 @@ pub(super) fn is_condemned(link: &Link) -> bool {
 }
 
 /// The node's half: the pair, born with its far end in the pod, its tag, the route to the pod, the pod's neighbour entry.
-fn host_batch(near: &End, far: &End, netns: BorrowedFd<'_>) -> Batch {
+fn host_batch(near: &End, far: &End, netns: BorrowedFd<'_>, ipv6: bool) -> Batch {
     let mut batch = Batch::new();
     let pair = VethPair { near: veth_end(near), far: veth_end(far), far_netns: Some(netns), mtu: near.mtu };
     batch.create_veth(CREATE, &pair);
     // The kernel ignores an alias, and refuses settings, in the create message itself.
-    let change = LinkChange {
-        alias: near.alias.as_deref(),
-        // New links are in group 0.
-        group: Some(near.group).filter(|group| *group != 0),
-        ipv4: &[(Ipv4Setting::ProxyArp, 1)],
-        // Nobody talks to the host link itself, so it needs no address, and making one takes time.
-        ipv6_link_local: Some(false),
-        ..LinkChange::default()
-    };
-    batch.change_link("tag the host link", LinkId::Index(near.index), &change);
+    batch.change_link("tag the host link", LinkId::Index(near.index), &host_link_settings(near, ipv6));
     for route in &near.routes {
         batch.add_route("add the host route", route, IfPresent::Refuse);
     }
@@ -380,6 +374,38 @@ fn host_batch(near: &End, far: &End, netns: BorrowedFd<'_>) -> Batch {
     batch
 }
 
+fn host_link_settings(near: &End, ipv6: bool) -> LinkChange<'_> {
+    LinkChange {
+        alias: near.alias.as_deref(),
+        // New links are in group 0.
+        group: Some(near.group).filter(|group| *group != 0),
+        ipv4: &[(Ipv4Setting::ProxyArp, 1)],
+        // Nobody talks to the host link itself, so it needs no address, and making one takes time.
+        ipv6_link_local: ipv6.then_some(false),
+        ..LinkChange::default()
+    }
+}
+
 fn veth_end(end: &End) -> VethEnd<'_> {
     VethEnd { name: &end.name, mac: Some(end.mac), index: Some(end.index) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_was_started_without_ipv6_is_told_nothing_of_it() {
+        let key = AttachmentKey { network: "azure".into(), container_id: "c0ffee".into(), ifname: "eth0".into() };
+        let addresses = "10.240.0.5".parse::<IpAddr>().unwrap().into();
+        let nic =
+            Nic { index: 2, name: "eth0".into(), mtu: 1500, address: "10.240.0.4".parse().unwrap(), address_v6: None };
+        let plan = PodPlan { tag: Tag { key, addresses }, host_link: "azv1".into(), nic: &nic, group: 0 };
+        let near = node_end(&plan, plan.host_link.clone(), 7);
+        assert_eq!(host_link_settings(&near, true).ipv6_link_local, Some(false));
+        assert_eq!(host_link_settings(&near, false).ipv6_link_local, None);
+        assert!(host_link_settings(&near, false).alias.is_some());
+    }
 }

@@ -46,6 +46,11 @@ impl End {
         End { further: true, ..self }
     }
 
+    /// Whether it has an IPv6 address.
+    pub fn has_ipv6(&self) -> bool {
+        self.addresses.iter().any(|address| address.addr().is_ipv6())
+    }
+
     /// The table its routes are in, where that is not the main one.
     pub fn own_table(&self) -> Option<u32> {
         self.further.then_some(self.index)

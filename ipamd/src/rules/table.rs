@@ -27,8 +27,8 @@ use super::outline::Outline;
 use super::plan::{Group, IMDS, Plan, WIRESERVER, WIRESERVER_PORTS};
 pub use super::words::TABLE;
 use super::words::{
-    Base, FAMILY, chain, count, counter, describe, element, equals, fib, goto, in_set, meta, named_set, not_the_node,
-    payload, prefix, set_name, table, text, version,
+    Base, FAMILY, chain, count, counter, describe, differs, element, equals, fib, goto, in_set, meta, named_set,
+    not_the_node, payload, prefix, set_name, table, text, version,
 };
 use crate::config::Metadata;
 use crate::wiring::names::{EXEMPT_GROUP, LINK_PREFIX};
@@ -98,13 +98,25 @@ impl Content {
         content
     }
 
+    /// Each packet that the node forwards goes through here, so what most of them need comes first: those of others are done with
+    /// the first rule, and pods' IPv4 ones with the second.
     fn forbid_forgery(&mut self) {
-        let from_pods = || equals(meta(MetaKey::Iifname), text(format!("{LINK_PREFIX}*")));
+        let own_address =
+            |found| equals(fib(FibResult::Oif, &[FibFlag::Saddr, FibFlag::Iif]), Expression::Boolean(found));
+        self.rule(
+            "antispoof",
+            "from others than pods",
+            vec![differs(meta(MetaKey::Iifname), text(format!("{LINK_PREFIX}*"))), Statement::Accept(None)],
+        );
+        self.rule(
+            "antispoof",
+            "from a pod's own IPv4 address",
+            vec![equals(meta(MetaKey::Nfproto), text("ipv4")), own_address(true), Statement::Accept(None)],
+        );
         self.rule(
             "antispoof",
             "pods advertise no routes",
             vec![
-                from_pods(),
                 equals(payload("icmpv6", "type"), text("nd-router-advert")),
                 count("router_adverts"),
                 Statement::Drop(None),
@@ -115,18 +127,12 @@ impl Content {
             ("link-local stays on its link", prefix("fe80::", 10)),
             ("who has no address yet asks for one", text("::")),
         ] {
-            let no_address = equals(payload("ip6", "saddr"), source);
-            self.rule("antispoof", comment, vec![from_pods(), no_address, Statement::Accept(None)]);
+            self.rule("antispoof", comment, vec![equals(payload("ip6", "saddr"), source), Statement::Accept(None)]);
         }
         self.rule(
             "antispoof",
             "pods send from their own addresses",
-            vec![
-                from_pods(),
-                equals(fib(FibResult::Oif, &[FibFlag::Saddr, FibFlag::Iif]), Expression::Boolean(false)),
-                count("spoofed"),
-                Statement::Drop(None),
-            ],
+            vec![own_address(false), count("spoofed"), Statement::Drop(None)],
         );
     }
 

@@ -92,13 +92,17 @@ pub(super) fn equals(left: Expression<'static>, right: Expression<'static>) -> S
     Statement::Match(Match { left, right, op: Operator::EQ })
 }
 
+pub(super) fn differs(left: Expression<'static>, right: Expression<'static>) -> Statement<'static> {
+    Statement::Match(Match { left, right, op: Operator::NEQ })
+}
+
 pub(super) fn in_set(family: u8, field: &'static str, set: String) -> Statement<'static> {
     equals(payload(if family == 4 { "ip" } else { "ip6" }, field), text(format!("@{set}")))
 }
 
 /// The node's own addresses are not a pod's, whichever network they are of.
 pub(super) fn not_the_node() -> Statement<'static> {
-    Statement::Match(Match { left: fib(FibResult::Type, &[FibFlag::Saddr]), right: text("local"), op: Operator::NEQ })
+    differs(fib(FibResult::Type, &[FibFlag::Saddr]), text("local"))
 }
 
 pub(super) fn goto(chain: &'static str) -> Statement<'static> {

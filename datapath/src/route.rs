@@ -1,6 +1,6 @@
 //! Unicast routes, of the main table where nothing else is said.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -25,6 +25,7 @@ const RT_SCOPE_LINK: u8 = 253;
 const RT_SCOPE_HOST: u8 = 254;
 const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
+const RTN_MULTICAST: u8 = 5;
 const RTPROT_KERNEL: u8 = 2;
 
 /// A unicast route.
@@ -77,6 +78,16 @@ impl Batch {
         let mut request = Request::begin(self, step, Kind::NewRoute, NLM_F_CREATE | NLM_F_EXCL, &[&header]);
         request.address(RTA_DST, local.addr());
         request.number(RTA_OIF, address_of);
+    }
+
+    /// Deletes the IPv6 multicast route that the kernel gives to each link that has come up. One that is not there is refused with
+    /// `ESRCH`.
+    pub fn delete_multicast_route(&mut self, step: &'static str, link: u32) {
+        let multicast = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8));
+        let header = header(multicast, [RT_TABLE_LOCAL, RTPROT_KERNEL], [RT_SCOPE_UNIVERSE, RTN_MULTICAST]);
+        let mut request = Request::begin(self, step, Kind::DelRoute, 0, &[&header]);
+        request.address(RTA_DST, multicast.addr());
+        request.number(RTA_OIF, link);
     }
 
     /// Deletes exactly this route: destination, link and protocol must all match, so that nobody else's route to the

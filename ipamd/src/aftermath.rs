@@ -1,4 +1,5 @@
-//! What is left to do of calls that are answered: to count them, lines in the log, links to be buried, descriptors to be closed.
+//! What is left to do of calls that are answered: to count them, lines in the log, links to be buried, descriptors to be closed, and
+//! routes that the kernel makes for new links and nobody needs.
 //!
 //! A thread of its own does it a few milliseconds later, for all calls together. Right behind its answer, the thread that has
 //! served a call would do it in the plugin's way: where both are on one processor, the plugin ends only afterwards, and the
@@ -14,10 +15,14 @@ use std::thread::{self, JoinHandle};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
+use tracing::debug;
 
 use crate::caller::Caller;
 use crate::metrics::Verb;
+use crate::pool::Lease;
 use crate::verbs::{Left, Node};
+use crate::wiring::Wirer;
+use crate::wiring::pod::LinkIndices;
 
 /// How long after the first of them, in nanoseconds. More than a tick of the usual kernels (4 ms), so that setting the timer
 /// is no more than a note in the kernel's list: an earlier one makes it set the processor's own clock, which leaves a virtual
@@ -43,6 +48,7 @@ pub struct Settler(Weak<Shared>);
 struct Shared {
     node: Arc<Node>,
     timer: OwnedFd,
+    wirer: Mutex<Wirer>,
     inner: Mutex<Inner>,
 }
 
@@ -66,9 +72,10 @@ impl Aftermath {
     ///
     /// # Errors
     /// There is no timer or no thread to be had.
-    pub fn start(node: &Arc<Node>) -> io::Result<Self> {
+    pub fn start(node: &Arc<Node>, indices: &Arc<LinkIndices>) -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
-        let shared = Arc::new(Shared { node: Arc::clone(node), timer, inner: Mutex::default() });
+        let wirer = Mutex::new(Wirer::new(Arc::clone(indices))?);
+        let shared = Arc::new(Shared { node: Arc::clone(node), timer, wirer, inner: Mutex::default() });
         let worker = Arc::clone(&shared);
         let thread = thread::Builder::new().name("aftermath".into()).spawn(move || worker.work())?;
         Ok(Aftermath { shared, thread })
@@ -119,6 +126,9 @@ impl Settler {
 
 impl Shared {
     fn work(&self) {
+        let wired = |(_, lease): (_, &Lease)| lease.link.as_ref().map(|link| link.index);
+        let wired: Vec<u32> = self.node.ledger.pool().leases().filter_map(wired).collect();
+        self.remove_multicast_routes(wired);
         // Two lists in turn, so that none has to grow anew.
         let mut rests = Vec::new();
         loop {
@@ -136,9 +146,19 @@ impl Shared {
     }
 
     fn settle(&self, rests: &mut Vec<Rest>) {
+        let mut new_links = Vec::new();
         for Rest { verb, caller, left } in rests.drain(..) {
             self.node.metrics.call(verb, caller.outcome(), &caller.phases);
+            new_links.extend(left.new_link());
             left.settle(&self.node.janitor);
+        }
+        self.remove_multicast_routes(new_links);
+    }
+
+    fn remove_multicast_routes(&self, links: Vec<u32>) {
+        let mut wirer = self.wirer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(e) = wirer.remove_multicast_routes(links) {
+            debug!("host links keep their multicast routes: {e}");
         }
     }
 

@@ -47,7 +47,7 @@ impl Server {
     pub fn start(path: &Path, node: &Arc<Node>, indices: &Arc<LinkIndices>) -> io::Result<Self> {
         let new_name = path.with_extension(format!("new-{}", std::process::id()));
         let listener = Arc::new(open(&new_name)?);
-        let aftermath = Aftermath::start(node)?;
+        let aftermath = Aftermath::start(node, indices)?;
         let mut threads = Vec::with_capacity(THREADS);
         for number in 0..THREADS {
             let (listener, node) = (Arc::clone(&listener), Arc::clone(node));

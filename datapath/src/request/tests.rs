@@ -224,6 +224,18 @@ proptest! {
     }
 
     #[test]
+    fn a_link_s_multicast_route_is_deleted_as_the_crate_would_have_it(link: u32) {
+        let destination = "ff00::/8".parse().unwrap();
+        let route = Route { destination, gateway: None, link, preferred_source: None, protocol: 0 };
+        let mut message = typed_route(&route);
+        message.header.table = 255;
+        message.header.protocol = RouteProtocol::Kernel;
+        message.header.kind = RouteType::Multicast;
+        message.header.scope = RouteScope::Universe;
+        is(RouteNetlinkMessage::DelRoute(message), 0, |batch| batch.delete_multicast_route(STEP, link));
+    }
+
+    #[test]
     fn a_neighbour_is_set_as_the_crate_would_have_it(link: u32, address in address(), mac: [u8; 6]) {
         let mut message = NeighbourMessage::default();
         message.header.family = family(address);

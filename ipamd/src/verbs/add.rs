@@ -65,8 +65,8 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
     };
     let Order { key, pod, print, .. } = order;
     let link = node.ledger.pool().set_link(&key, wired.link);
+    let new = New { key: Arc::clone(&key), pod, addresses, took: begun.elapsed(), index: Some(link.index) };
     let attachment = attachment(link.name, wired.pod);
-    let new = New { key: Arc::clone(&key), pod, addresses, took: begun.elapsed() };
     Ok(Added { key, attachment, print, new: Some((new, Held { _netns: netns, _inside: wired.leftovers })) })
 }
 

@@ -33,7 +33,7 @@ pub(super) fn answer(add: Add, caller: &Caller, node: &Node, wirer: &mut Wirer) 
     let heard = caller.answer(&result::assigned(order.print.as_ref(), assigned));
     let Some(took) = new else { return Left::Nothing };
     let Order { key, pod, .. } = order;
-    let left = Left::Assigned(New { key: Arc::clone(&key), pod, addresses, took });
+    let left = Left::Assigned(New { key: Arc::clone(&key), pod, addresses, took, index: None });
     if heard { left } else { take_back(left, &key, node, wirer) }
 }
 

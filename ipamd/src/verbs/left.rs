@@ -46,6 +46,8 @@ pub struct New {
     pub(super) pod: Option<PodName>,
     pub(super) addresses: PodAddresses,
     pub(super) took: Duration,
+    /// The index of its host link, if it was wired.
+    pub(super) index: Option<u32>,
 }
 
 /// A pod's namespace and a socket in it. To close them takes time; while they are open, they keep the namespace alive.
@@ -56,14 +58,22 @@ pub struct Held {
 }
 
 impl Left {
+    /// The index of a host link that was just made.
+    pub fn new_link(&self) -> Option<u32> {
+        match self {
+            Left::Added { new, .. } | Left::Assigned(new) => new.index,
+            Left::Nothing | Left::Released { .. } => None,
+        }
+    }
+
     /// Does it.
     pub fn settle(self, janitor: &Janitor) {
         match self {
             Left::Nothing => {}
-            Left::Added { new: New { key, pod, addresses, took }, link, held: _ } => {
+            Left::Added { new: New { key, pod, addresses, took, index: _ }, link, held: _ } => {
                 info!(%key, pod = pod.map(|pod| pod.to_string()), addresses = words(addresses), link, ?took, "added");
             }
-            Left::Assigned(New { key, pod, addresses, took }) => {
+            Left::Assigned(New { key, pod, addresses, took, index: _ }) => {
                 info!(%key, pod = pod.map(|pod| pod.to_string()), addresses = words(addresses), ?took, "assigned");
             }
             Left::Released { key, released, reason } => released.close(&key, reason, janitor),

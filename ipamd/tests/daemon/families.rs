@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use dotfour_datapath::Netns;
 use dotfour_protocol::{Add, Attachment, Call, Check, Reply};
 
-use crate::support::{NODE_ADDRESS, NODE_ADDRESS_V6, Node, add_call, ip, key, source_seen};
+use crate::support::{NODE_ADDRESS, NODE_ADDRESS_V6, Node, add_call, eventually, ip, key, source_seen};
 
 const BOTH: &str = "cooldown: 200ms\nsource: {kind: static, subnet: [10.240.0.0/16, fd00::/64], \
                     addresses: [10.240.0.5-10.240.0.12, fd00::5-fd00::c]}\n";
@@ -181,4 +181,46 @@ fn a_check_compares_both_families() {
     ip(&pod, "-6 route del default");
     let Reply::Failed(failure) = node.call(check, Some(pod.as_fd())) else { panic!() };
     assert!(failure.message.contains("::/0"), "{failure}");
+}
+
+#[test]
+fn a_pod_has_a_link_local_address_only_beside_another_ipv6_one() {
+    for (config, expected) in
+        [(BOTH, true), ("source: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5]}\n", false)]
+    {
+        let node = Node::new().with_ipv6();
+        let _daemon = node.start(&node.config(config));
+        let pod = Netns::create().unwrap();
+        node.add(&key("a"), "web-0", pod.as_fd()).unwrap();
+        // The kernel would make it at once where an interface comes up, and be done with its tests 2 s later.
+        let addresses = ip(&pod, "-6 address show dev eth0");
+        assert_eq!(addresses.contains("inet6 fe80:"), expected, "{addresses}");
+    }
+}
+
+#[test]
+fn host_links_keep_no_multicast_routes_whoever_wired_them() {
+    let node = Node::new().with_ipv6();
+    let daemon = node.start(&node.config(BOTH));
+    let routes = || ip(&node.netns, "-6 route show table local type multicast");
+    let of_pods = || routes().lines().filter(|route| route.contains("dev azv")).count();
+    let pods: Vec<Netns> = (0..3).map(|_| Netns::create().unwrap()).collect();
+    for (n, pod) in pods.iter().enumerate() {
+        node.add(&key(&format!("c{n}")), &format!("web-{n}"), pod.as_fd()).unwrap();
+    }
+    eventually("new links lose theirs", || of_pods() == 0);
+    assert!(routes().contains("dev eth0"), "the NIC keeps its own: {}", routes());
+    drop(daemon);
+    let links = node.pod_links();
+    assert_eq!(links.len(), 3);
+    for link in &links {
+        ip(
+            &node.netns,
+            &format!("-6 route append multicast ff00::/8 dev {} table local proto kernel metric 256", link.name),
+        );
+    }
+    assert_eq!(of_pods(), 3);
+    let _daemon = node.start(&node.config(BOTH));
+    eventually("and those that were there already", || of_pods() == 0);
+    assert!(routes().contains("dev eth0"), "{}", routes());
 }

@@ -34,7 +34,7 @@ impl Batch {
     /// Adds a request. `step` says in an operator's words what it does ("add the host route"). `flags` come on top of
     /// `NLM_F_REQUEST`.
     ///
-    /// Building a request this way is slow where it is done once in a while: the path of a pod has its own ([`crate::request`]).
+    /// Building a request this way is slow where it is done once in a while: the path of a pod has its own, `request.rs`.
     pub fn push(&mut self, step: &'static str, message: RouteNetlinkMessage, flags: u16) {
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | flags;

@@ -10,6 +10,7 @@ pub mod names;
 pub mod pod;
 pub mod shape;
 pub mod tag;
+mod upkeep;
 
 pub use check::CheckError;
 pub use janitor::Janitor;

@@ -73,8 +73,8 @@ fn is_taken(error: &KernelError) -> bool {
     matches!(error, KernelError::Refused { step: ROUTE_TO_GATEWAY | DEFAULT_ROUTE, errno: Errno::EXIST })
 }
 
-/// A pod without IPv6 addresses gets none by the kernel either. Nobody answers to that one, and to make and announce it takes a
-/// tenth of what the pod's half of the wiring takes. To be said before the interface is up.
+/// A pod without IPv6 addresses gets none by the kernel either: nobody would answer to that one, and to make and announce it takes
+/// more than to say this. To be said before the interface is up.
 fn no_link_local(batch: &mut Batch, far: &End) {
     let none = LinkChange { ipv6_link_local: Some(false), ..LinkChange::default() };
     batch.change_link("leave the pod's interface without an IPv6 address", LinkId::Index(far.index), &none);

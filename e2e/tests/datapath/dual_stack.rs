@@ -104,6 +104,8 @@ pub(crate) fn no_pod_becomes_the_router(place: &Place) -> Result<(), Failure> {
     let pod = Pod::create(&host.node, "default", "router")?;
     host.runtime().add(&pod)?;
     let link = pod.links()?.into_iter().find(|link| link.name == "eth0").ok_or("no eth0")?.index;
+    // It has IPv4 alone, so nobody gave it an address to speak from; whoever pretends to be a router gives himself one.
+    shell(pod.netns(), "ip -6 address add fe80::66/64 dev eth0 nodad")?;
     eventually("the pod can speak on its link", || Ok(advertise_as_router(pod.netns(), link).is_ok()))?;
     let believed = || Ok::<_, Failure>(!shell(host.node.netns(), "ip -6 route show default")?.is_empty());
     let counted = || shell(host.node.netns(), "nft list counter inet dotfour router_adverts");

@@ -10,6 +10,8 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
+use crate::{AttachmentKey, PodName};
+
 /// A text that grows.
 #[derive(Debug, Default)]
 pub struct Writer(Vec<u8>);
@@ -61,6 +63,33 @@ impl Writer {
             // Writing to memory cannot fail.
             self.0.extend(serde_json::to_vec(text).unwrap_or_default());
         }
+    }
+
+    /// A literal part, and a key behind it, as serde has it.
+    ///
+    /// # Errors
+    /// Something in it has to be escaped; what was written is of no use.
+    pub fn key(&mut self, before: &str, key: &AttachmentKey) -> Result<(), NotPlain> {
+        let AttachmentKey { network, container_id, ifname } = key;
+        self.raw(before);
+        self.string(r#"{"network":"#, network)?;
+        self.string(r#","container_id":"#, container_id)?;
+        self.string(r#","ifname":"#, ifname)?;
+        self.raw("}");
+        Ok(())
+    }
+
+    /// A literal part, and a pod's name behind it, as serde has it.
+    ///
+    /// # Errors
+    /// As [`Writer::key`].
+    pub fn pod(&mut self, before: &str, pod: &PodName) -> Result<(), NotPlain> {
+        let PodName { namespace, name } = pod;
+        self.raw(before);
+        self.string(r#"{"namespace":"#, namespace)?;
+        self.string(r#","name":"#, name)?;
+        self.raw("}");
+        Ok(())
     }
 
     /// A number.

@@ -30,10 +30,8 @@ fn write_add(version: u16, verb: &str, add: &Add) -> Result<Vec<u8>, NotPlain> {
     let Add { key, pod, started_ns, asked: _, print } = add;
     let mut out = Writer::default();
     begin(&mut out, version, verb, key)?;
-    if let Some(PodName { namespace, name }) = pod {
-        out.string(r#","pod":{"namespace":"#, namespace)?;
-        out.string(r#","name":"#, name)?;
-        out.raw("}");
+    if let Some(pod) = pod {
+        out.pod(r#","pod":"#, pod)?;
     }
     if let Some(started_ns) = started_ns {
         out.raw(r#","started_ns":"#);
@@ -85,16 +83,11 @@ pub(crate) fn read(message: &[u8]) -> Option<Request> {
 
 /// Everything up to the key's end.
 fn begin(out: &mut Writer, version: u16, verb: &str, key: &AttachmentKey) -> Result<(), NotPlain> {
-    let AttachmentKey { network, container_id, ifname } = key;
-    out.reserve(ROOM + network.len() + container_id.len());
+    out.reserve(ROOM + key.network.len() + key.container_id.len());
     out.raw(r#"{"version":"#);
     out.number(version.into());
     out.string(r#","call":{"#, verb)?;
-    out.string(r#":{"key":{"network":"#, network)?;
-    out.string(r#","container_id":"#, container_id)?;
-    out.string(r#","ifname":"#, ifname)?;
-    out.raw("}");
-    Ok(())
+    out.key(r#":{"key":"#, key)
 }
 
 /// What is not read yet.

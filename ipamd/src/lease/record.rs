@@ -110,12 +110,9 @@ impl Record {
     fn write_plainly(&self, out: &mut Writer) -> Result<(), NotPlain> {
         match self {
             Record::Assigned { key, pod, addresses, started, delegated } => {
-                out.raw(r#"{"assigned":"#);
-                write_key(out, key)?;
-                if let Some(PodName { namespace, name }) = pod {
-                    out.string(r#","pod":{"namespace":"#, namespace)?;
-                    out.string(r#","name":"#, name)?;
-                    out.raw("}");
+                out.key(r#"{"assigned":{"key":"#, key)?;
+                if let Some(pod) = pod {
+                    out.pod(r#","pod":"#, pod)?;
                 }
                 out.raw(r#","addresses":["#);
                 for (place, address) in addresses.iter().enumerate() {
@@ -129,13 +126,11 @@ impl Record {
                 }
             }
             Record::Released { key, since } => {
-                out.raw(r#"{"released":"#);
-                write_key(out, key)?;
+                out.key(r#"{"released":{"key":"#, key)?;
                 write_moment(out, r#","since":"#, *since);
             }
             Record::Ended { key, at } => {
-                out.raw(r#"{"ended":"#);
-                write_key(out, key)?;
+                out.key(r#"{"ended":{"key":"#, key)?;
                 write_moment(out, r#","at":"#, *at);
             }
             Record::Header { .. } | Record::Cancelled { .. } | Record::Cooling { .. } => return Err(NotPlain),
@@ -143,16 +138,6 @@ impl Record {
         out.raw("}}");
         Ok(())
     }
-}
-
-/// The beginning of a record that has a key.
-fn write_key(out: &mut Writer, key: &AttachmentKey) -> Result<(), NotPlain> {
-    let AttachmentKey { network, container_id, ifname } = key;
-    out.string(r#"{"key":{"network":"#, network)?;
-    out.string(r#","container_id":"#, container_id)?;
-    out.string(r#","ifname":"#, ifname)?;
-    out.raw("}");
-    Ok(())
 }
 
 /// A member that is a duration, as serde has it.

@@ -4,9 +4,13 @@
 //! system call. A batch is not a transaction: a message behind a failed one is still carried out. Whoever builds a
 //! batch must be able to undo all of it.
 
-use netlink_packet_core::{DecodeError, NLM_F_ACK, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    DecodeError, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
+
+use crate::channel::PART;
 
 /// Requests to be sent together, each with the name of its step for error messages.
 #[derive(Debug, Default)]
@@ -22,7 +26,7 @@ pub(crate) struct Step {
     pub(crate) tolerated: Option<Errno>,
     /// The object asked for is the answer; there is no acknowledgement behind it.
     pub(crate) answered_by_object: bool,
-    starts_at: usize,
+    pub(crate) starts_at: usize,
 }
 
 impl Batch {
@@ -102,8 +106,8 @@ impl Batch {
         self.steps.is_empty()
     }
 
-    /// The bytes to send, numbered from `first`, with an acknowledgement asked for the last request only: errors are
-    /// answered anyway, and each acknowledgement spared is a socket buffer spared.
+    /// The bytes to send, numbered from `first`, with an acknowledgement asked for the last request of each [`PART`] only: errors
+    /// are answered anyway, and each acknowledgement spared is a socket buffer spared.
     pub(crate) fn into_bytes(mut self, first: u32) -> (Vec<u8>, Vec<Step>) {
         const FLAGS_OFFSET: usize = 6;
         const SEQUENCE_OFFSET: usize = 8;
@@ -113,13 +117,13 @@ impl Batch {
                 field.copy_from_slice(&sequence.to_ne_bytes());
             }
         }
-        if let Some(last) = self.steps.last()
-            && !last.answered_by_object
-            && let Some(flags) = self.bytes.get_mut(last.starts_at + FLAGS_OFFSET..last.starts_at + FLAGS_OFFSET + 2)
-            && let [low, high] = flags
-        {
-            let with_ack = u16::from_ne_bytes([*low, *high]) | NLM_F_ACK;
-            [*low, *high] = with_ack.to_ne_bytes();
+        for last in self.steps.chunks(PART).filter_map(<[Step]>::last).filter(|last| !last.answered_by_object) {
+            if let Some(flags) = self.bytes.get_mut(last.starts_at + FLAGS_OFFSET..last.starts_at + FLAGS_OFFSET + 2)
+                && let [low, high] = flags
+            {
+                let with_ack = u16::from_ne_bytes([*low, *high]) | NLM_F_ACK;
+                [*low, *high] = with_ack.to_ne_bytes();
+            }
         }
         (self.bytes, self.steps)
     }
@@ -130,8 +134,8 @@ impl Batch {
 pub(crate) enum Answer<'d> {
     /// The request was carried out.
     Acknowledged,
-    /// The request failed with this (positive) errno.
-    Failed(i32),
+    /// The request failed, or a dump did half way.
+    Failed(Errno),
     /// An object that was asked for. Not everybody who asks wants to read it.
     Object(Object<'d>),
     /// The end of a dump.
@@ -164,6 +168,9 @@ impl<'d> Object<'d> {
 /// The first message type that is not netlink's own (netlink(7), `NLMSG_MIN_TYPE`).
 const FIRST_OBJECT_TYPE: u16 = 16;
 
+/// The end of a dump.
+const NLMSG_DONE: u16 = 3;
+
 /// The length of a message's header, in bytes.
 const HEADER: usize = 16;
 
@@ -184,6 +191,8 @@ pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Result<(u32, 
         let object = Object(datagram.get(..length).unwrap_or(datagram));
         let answer = match message.message_type() {
             FIRST_OBJECT_TYPE.. => Ok(Answer::Object(object)),
+            // What is dumped changed meanwhile, and something may be missing in what came.
+            NLMSG_DONE if message.flags() & NLM_F_DUMP_INTR != 0 => Ok(Answer::Failed(Errno::INTR)),
             own => control(own, object.payload()),
         };
         let answer = answer.map(|answer| (message.sequence_number(), answer));
@@ -196,14 +205,75 @@ pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Result<(u32, 
 /// Reads one of netlink's own messages (netlink(7), "Netlink messages"): its type, and what is behind its header.
 fn control(message_type: u16, payload: &[u8]) -> Result<Answer<'static>, DecodeError> {
     const NLMSG_ERROR: u16 = 2;
-    const NLMSG_DONE: u16 = 3;
+    let code = || payload.first_chunk().map(|code| i32::from_ne_bytes(*code));
+    let failed = |code: i32| Answer::Failed(Errno::from_raw_os_error(code.saturating_abs()));
     Ok(match message_type {
-        NLMSG_ERROR => match payload.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
+        NLMSG_ERROR => match code() {
             Some(0) => Answer::Acknowledged,
-            Some(code) => Answer::Failed(code.saturating_abs()),
+            Some(code) => failed(code),
             None => return Err(DecodeError::from("an error without its number")),
         },
-        NLMSG_DONE => Answer::Done,
+        // What is positive is how much there was.
+        NLMSG_DONE => code().filter(|code| *code < 0).map_or(Answer::Done, failed),
         _ => Answer::Noise,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message as the kernel would send it.
+    fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(HEADER + payload.len()).unwrap();
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn read(datagram: &[u8]) -> Vec<(u32, String)> {
+        let word = |answer: Answer<'_>| match answer {
+            Answer::Object(object) => format!("object of {}", object.payload().len()),
+            other => format!("{other:?}"),
+        };
+        answers(datagram)
+            .map(|answer| answer.map_or((0, "unreadable".into()), |(at, answer)| (at, word(answer))))
+            .collect()
+    }
+
+    #[test]
+    fn each_message_of_a_datagram_is_read_also_behind_one_of_odd_length() {
+        let datagram = [
+            message(16, 0, 7, &[1, 2, 3]),
+            message(2, 0, 8, &(-3_i32).to_ne_bytes()),
+            message(2, 0, 9, &0_i32.to_ne_bytes()),
+            message(1, 0, 10, &[]),
+        ]
+        .concat();
+        let said = [(7, "object of 3".to_owned()), (8, format!("Failed({:?})", Errno::SRCH))];
+        let said = said.into_iter().chain([(9, "Acknowledged".to_owned()), (10, "Noise".to_owned())]);
+        assert_eq!(read(&datagram), said.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_dump_that_failed_or_was_overtaken_by_changes_is_not_done() {
+        let done = |flags, code: i32| read(&message(3, flags, 1, &code.to_ne_bytes()));
+        assert_eq!(done(2, 0), [(1, "Done".to_owned())]);
+        assert_eq!(done(2, 40), [(1, "Done".to_owned())]);
+        assert_eq!(done(2, -12), [(1, format!("Failed({:?})", Errno::NOMEM))]);
+        assert_eq!(done(2 | NLM_F_DUMP_INTR, 0), [(1, format!("Failed({:?})", Errno::INTR))]);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_unreadable() {
+        let whole = message(2, 0, 1, &0_i32.to_ne_bytes());
+        assert_eq!(read(&whole[..18]), [(0, "unreadable".to_owned())]);
+        assert_eq!(read(&message(2, 0, 1, &[0, 0])), [(0, "unreadable".to_owned())]);
+        assert_eq!(read(&whole[..15]), []);
+    }
 }

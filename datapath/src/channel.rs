@@ -8,11 +8,15 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
 
-use crate::batch::{Answer, Batch, Object, answers};
+use crate::batch::{Answer, Batch, Object, Step, answers};
 use crate::socket::KernelError;
 
 /// Large enough for any one datagram of the kernel's: it builds dumps in pages of at most 32 KiB.
 const RECEIVE_BUFFER: usize = 32 * 1024;
+
+/// How many requests go out in one send. The kernel queues an answer for each that it refuses, also for those whose refusal is
+/// tolerated, and drops what is too much: of 832 bytes each, the usual buffer of 208 KiB takes 256.
+pub(crate) const PART: usize = 64;
 
 /// A netlink socket that blocks.
 #[derive(Debug)]
@@ -33,26 +37,47 @@ impl Channel {
         Ok(Channel { fd, buffer: Vec::with_capacity(RECEIVE_BUFFER), next: 1 })
     }
 
-    /// Sends all requests of a batch at once, hands over each object that comes, and waits until the kernel has carried out
-    /// or refused each request.
+    /// Sends the requests of a batch, hands over each object that comes, and waits until the kernel has carried out or refused
+    /// each request. A batch that might have more answers than the socket has room for goes out in parts.
     ///
     /// # Errors
-    /// The first request that was refused. The requests around it may have been carried out all the same.
+    /// The first request that was refused. The requests around it may have been carried out all the same. Or the socket
+    /// failed; then the parts behind have not been sent.
     pub(crate) fn converse(
         &mut self,
         batch: Batch,
         mut each_object: impl FnMut(&Object<'_>) -> Result<(), DecodeError>,
     ) -> Result<(), KernelError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let first = self.next;
+        let mut first = self.next;
         let (bytes, steps) = batch.into_bytes(first);
         self.next = first.wrapping_add(u32::try_from(steps.len()).unwrap_or(u32::MAX)).max(1);
+        let mut refused = None;
+        let mut unsent = steps.as_slice();
+        while let Some(begin) = unsent.first() {
+            let (part, rest) = unsent.split_at(unsent.len().min(PART));
+            let end = rest.first().map_or(bytes.len(), |next| next.starts_at);
+            let part_bytes = bytes.get(begin.starts_at..end).unwrap_or_default();
+            if let Some(e) = self.converse_at_once(first, part_bytes, part, &mut each_object)? {
+                refused.get_or_insert(e);
+            }
+            first = first.wrapping_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
+            unsent = rest;
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// Sends requests that are numbered from `first`, and hears what the kernel says to them. Returns the first that was refused.
+    fn converse_at_once(
+        &mut self,
+        first: u32,
+        bytes: &[u8],
+        steps: &[Step],
+        each_object: &mut impl FnMut(&Object<'_>) -> Result<(), DecodeError>,
+    ) -> Result<Option<KernelError>, KernelError> {
         let first_step = steps.first().map_or("talk to the kernel", |step| step.name);
         let failed = |source: Errno| KernelError::Socket { step: first_step, source: io::Error::from(source) };
         let unreadable = |e: DecodeError| KernelError::Unreadable { step: first_step, reason: e.to_string() };
-        let sent = send(&self.fd, &bytes, SendFlags::empty()).map_err(failed)?;
+        let sent = send(&self.fd, bytes, SendFlags::empty()).map_err(failed)?;
         if sent != bytes.len() {
             return Err(failed(Errno::MSGSIZE));
         }
@@ -63,8 +88,12 @@ impl Channel {
         let mut first_error = None;
         loop {
             self.buffer.clear();
-            rustix::io::retry_on_intr(|| recv(&self.fd, spare_capacity(&mut self.buffer), RecvFlags::empty()))
-                .map_err(failed)?;
+            let heard =
+                rustix::io::retry_on_intr(|| recv(&self.fd, spare_capacity(&mut self.buffer), RecvFlags::empty()));
+            if let Err(e) = heard {
+                self.forget_answers();
+                return Err(failed(e));
+            }
             for answer in answers(&self.buffer) {
                 let (sequence, answer) = answer.map_err(unreadable)?;
                 let Some(place) = place(sequence) else { continue };
@@ -73,8 +102,7 @@ impl Channel {
                         each_object(&object).map_err(unreadable)?;
                         ends_with_object && is_last(place)
                     }
-                    Answer::Failed(code) => {
-                        let errno = Errno::from_raw_os_error(code);
+                    Answer::Failed(errno) => {
                         let step = steps.get(place);
                         if step.is_none_or(|step| step.tolerated != Some(errno)) {
                             let step = step.map_or(first_step, |step| step.name);
@@ -86,8 +114,20 @@ impl Channel {
                     Answer::Noise => false,
                 };
                 if finished {
-                    return first_error.map_or(Ok(()), Err);
+                    return Ok(first_error);
                 }
+            }
+        }
+    }
+
+    /// Empties the socket. One that was too full once gets no more answers before it is empty, and the next conversation would
+    /// wait for its own for ever.
+    fn forget_answers(&mut self) {
+        loop {
+            self.buffer.clear();
+            match recv(&self.fd, spare_capacity(&mut self.buffer), RecvFlags::DONTWAIT) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return,
             }
         }
     }
@@ -119,5 +159,47 @@ mod tests {
         assert!(links(&mut channel, true).is_err());
         assert_eq!(links(&mut channel, false).unwrap(), present);
         assert_eq!(links(&mut channel, false).unwrap(), present);
+    }
+    /// More than a socket takes answers; each request of a group that no link is in is refused.
+    fn refused_requests() -> Batch {
+        let mut batch = Batch::new();
+        for _ in 0..1000 {
+            batch.delete_group("delete nothing", 0x7ead_beef);
+            batch.tolerate(Errno::NODEV);
+        }
+        batch
+    }
+
+    #[test]
+    fn a_batch_with_more_refusals_than_the_socket_has_room_for_is_carried_out_and_the_next_is_answered() {
+        let mut channel = Channel::open(None).unwrap();
+        channel.converse(refused_requests(), |_| Ok(())).unwrap();
+        let mut batch = refused_requests();
+        // The last one's refusal is not tolerated, and is heard.
+        batch.delete_group("delete nothing at last", 0x7ead_beef);
+        let refused = channel.converse(batch, |_| Ok(())).unwrap_err();
+        assert_eq!(refused.to_string(), "cannot delete nothing at last: No such device (os error 19)");
+    }
+
+    #[test]
+    fn a_socket_that_was_too_full_once_fails_and_is_of_use_again() {
+        let mut channel = Channel::open(None).unwrap();
+        let (bytes, steps) = refused_requests().into_bytes(channel.next);
+        let overrun = channel.converse_at_once(1, &bytes, &steps, &mut |_| Ok(())).unwrap_err();
+        assert!(
+            matches!(&overrun, KernelError::Socket { source, .. } if source.raw_os_error() == Some(105)),
+            "{overrun}"
+        );
+        channel.next = 5000;
+        let mut batch = Batch::new();
+        batch.push("list the links", RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP);
+        let mut present = 0;
+        channel
+            .converse(batch, |_| {
+                present += 1;
+                Ok(())
+            })
+            .unwrap();
+        assert!(present > 0);
     }
 }

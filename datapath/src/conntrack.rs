@@ -77,9 +77,6 @@ const DUMP: (Duration, Duration) = (Duration::from_millis(12), Duration::from_mi
 /// What a sweep does, for error messages.
 const STEP: &str = "remove a pod's connections";
 
-/// How many deletions go out in one send.
-const DELETIONS: usize = 64;
-
 /// What came of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Swept {
@@ -206,22 +203,15 @@ impl Conntrack {
             }
             Way::Dump => {
                 let wanted: HashSet<IpAddr> = addresses.iter().map(|(address, _)| *address).collect();
-                let mut deletions = Vec::new();
+                let mut deletions = Batch::new();
                 self.dump(family(addresses), |payload| {
                     if entry(payload).is_some_and(|entry| entry.names(&wanted)) {
-                        deletions.push(deletion(payload));
+                        deletions.push_raw(STEP, DELETE, 0, &deletion(payload));
+                        // Gone already.
+                        deletions.tolerate(Errno::NOENT);
                     }
                 })?;
-                for some in deletions.chunks(DELETIONS) {
-                    let mut batch = Batch::new();
-                    for payload in some {
-                        batch.push_raw(STEP, DELETE, 0, payload);
-                        // Gone already.
-                        batch.tolerate(Errno::NOENT);
-                    }
-                    self.channel.converse(batch, |_| Ok(()))?;
-                }
-                Ok(())
+                self.channel.converse(deletions, |_| Ok(()))
             }
         }
     }

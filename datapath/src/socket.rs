@@ -12,6 +12,9 @@ use rustix::io::Errno;
 use crate::batch::Batch;
 use crate::channel::Channel;
 
+/// How often to ask for all objects of a kind that are changed all the time, before it is an error.
+const DUMPS: usize = 8;
+
 /// A step that the kernel refused.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -82,17 +85,26 @@ impl Socket {
         })
     }
 
-    /// Asks for all objects of a kind, and reads those that `read` knows.
+    /// Asks for all objects of a kind, and reads those that `read` knows. Asks again where they changed meanwhile.
     pub(crate) fn dump<T>(
         &mut self,
         step: &'static str,
         question: RouteNetlinkMessage,
         read: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>, KernelError> {
-        let mut batch = Batch::new();
-        batch.push(step, question, NLM_F_DUMP);
         let mut found = Vec::new();
-        self.exchange(batch, |object| found.extend(read(object)))?;
+        for left in (0..DUMPS).rev() {
+            let mut batch = Batch::new();
+            batch.push(step, question.clone(), NLM_F_DUMP);
+            found.clear();
+            match self.exchange(batch, |object| found.extend(read(object))) {
+                Err(e) if e.errno() == Some(Errno::INTR) && left > 0 => {}
+                outcome => {
+                    outcome?;
+                    break;
+                }
+            }
+        }
         Ok(found)
     }
 }

@@ -54,7 +54,7 @@ fn round_trip(c: &mut Criterion) {
     let pod = Some(PodName { namespace: "default".into(), name: "web-6d4cf56db6-x7k2p".into() });
     let print = Some(ResultFormat { version: CniVersion::V1_1_0, sandbox: Some("/run/netns/cni-0123456789".into()) });
     let add = Add { key: key.clone(), pod, started_ns: Some(1), asked: Vec::new(), print };
-    let (add, del) = (Request::new(Call::Add(add)), Request::new(Call::Del(Del { key })));
+    let (add, del) = (Request::new(Call::Add(add)), Request::new(Call::Del(Del { key, started_ns: None })));
     let mut group = c.benchmark_group("round_trip");
     group.bench_function("add refused", |b| {
         b.iter(|| match call(path, &add, None, ADD_DEADLINE) {

@@ -92,6 +92,14 @@ impl<'n, 'a> Value<'n, 'a> {
     }
 }
 
+/// A text without the white space around it that JSON allows, which is less than ASCII has (RFC 8259, section 2).
+pub(crate) fn trimmed(json: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    let begin = json.iter().position(is_text).unwrap_or(json.len());
+    let end = json.iter().rposition(is_text).map_or(begin, |last| last + 1);
+    json.get(begin..end).unwrap_or_default()
+}
+
 /// The members of an object that has only strings in which nothing is escaped, and is written without spaces: their names, and
 /// their values with the quotes.
 struct PlainStrings<'a>(&'a str);
@@ -99,7 +107,7 @@ struct PlainStrings<'a>(&'a str);
 impl<'a> PlainStrings<'a> {
     /// `None` for any other text.
     fn of(json: &'a [u8]) -> Option<Self> {
-        let inside = core::str::from_utf8(json.trim_ascii()).ok()?.strip_prefix('{')?.strip_suffix('}')?;
+        let inside = core::str::from_utf8(trimmed(json)).ok()?.strip_prefix('{')?.strip_suffix('}')?;
         let mut rest = inside;
         loop {
             let (_, behind) = plain_member(rest)?;

@@ -11,7 +11,7 @@ use dotfour_protocol::{Cause, CniVersion, DEFAULT_SOCKET, Failure, SPOOL_NAME, V
 use ipnet::IpNet;
 
 use crate::asked::Asked;
-use crate::members::{Each, Value, members};
+use crate::members::{Each, Value, members, trimmed};
 use crate::quoted::Quoted;
 use crate::role::Role;
 
@@ -263,7 +263,7 @@ pub fn version_of(input: &[u8]) -> CniVersion {
 /// `invalid-json` if there is input and it is not a JSON object with a string in this place.
 pub fn version_asked(input: &[u8]) -> Result<Cow<'_, str>, Failure> {
     let newest = Cow::Borrowed(CniVersion::NEWEST.name());
-    if input.trim_ascii().is_empty() {
+    if trimmed(input).is_empty() {
         return Ok(newest);
     }
     let (version, read) = version_member(input);

@@ -62,7 +62,8 @@ pub(crate) fn del(
     let variables = environment.for_del()?;
     let config = NetConf::parse_as(role, input)?;
     let key = || key_of(&config, variables.container_id, variables.ifname);
-    match call::call(&config.socket, &Request::new(Call::Del(Del { key: key() })), None, call::DEL_DEADLINE) {
+    let request = Request::new(Call::Del(Del { key: key(), started_ns: Some(started_ns) }));
+    match call::call(&config.socket, &request, None, call::DEL_DEADLINE) {
         Ok(Answer::Detached) => Ok(Vec::new()),
         Ok(Answer::Failed(failure)) => Err(failure),
         Ok(_) => Err(unexpected_reply()),

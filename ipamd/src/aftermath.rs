@@ -161,6 +161,9 @@ impl Shared {
     }
 
     fn remove_multicast_routes(&self, links: Vec<u32>) {
+        if links.is_empty() {
+            return;
+        }
         let mut wirer = self.wirer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(e) = wirer.remove_multicast_routes(links) {
             debug!("host links keep their multicast routes: {e}");

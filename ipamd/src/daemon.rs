@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -32,11 +33,12 @@ use crate::metrics::endpoint::Endpoint;
 use crate::metrics::exposition::Exposition;
 use crate::nic::{self, Nic, NicError};
 use crate::pool::{Exclusion, Families, Pool, PoolAddress, eligible};
-use crate::refill::{Refill, reserve};
+use crate::refill::{Refill, Reservations};
 use crate::rules::{Rules, RulesError};
 use crate::server::Server;
 use crate::source::{AddressSource, NicView, SourceError};
 use crate::startup_taint;
+use crate::takeover::foreign_uses;
 use crate::verbs::{Node, Served, now};
 use crate::watch;
 use crate::wiring::names::{EXEMPT_GROUP, LINK_INDICES};
@@ -153,13 +155,23 @@ pub fn run(config: &Config) -> Result<(), StartError> {
 async fn serve(config: &Config) -> Result<(), StartError> {
     let signals = |kind| signal(kind).map_err(|source| StartError::Setup { what: "listen for signals", source });
     let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let told_to_stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let mut told_to_stop = pin!(told_to_stop);
 
     // Before anything is changed, so that a place that is taken is one clear error. Scrapers wait in line until then.
     let endpoint = Endpoint::bind(&config.metrics)
         .await
         .map_err(|source| StartError::Metrics { target: config.metrics.to_string(), source })?;
     let source = AddressSource::new(config);
-    let reports = first_report(&source).await?;
+    let reports = tokio::select! {
+        reports = first_report(&source) => reports?,
+        () = &mut told_to_stop => return Ok(()),
+    };
     let view = observe().await?;
     let (nic, report) = nic::choose(&reports, &view, config.nic.as_deref())?;
     let nic = with_pod_mtu(nic, config.mtu)?;
@@ -202,29 +214,27 @@ async fn serve(config: &Config) -> Result<(), StartError> {
 
     // The node's promise, so it is the last thing.
     let mut publisher = Publisher::new(config);
-    if let Some(publisher) = &mut publisher {
-        publisher.look().await;
-    }
     let mut taint = config.startup_taint.clone();
-    remove_startup_taint(&mut taint, publisher.as_ref());
-
     let mut refill = Refill::new(source, Arc::clone(&node), config, notices.clone(), rules);
     refill.note_nic_addresses(&view);
     let mut refresh = tokio::time::interval(config.refresh);
     refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    refresh.tick().await;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = refresh.tick() => {
-                refill.look().await;
-                if let Some(publisher) = &mut publisher {
-                    publisher.look().await;
-                }
-                remove_startup_taint(&mut taint, publisher.as_ref());
+    let looks = async {
+        // The first is at once, and the source has reported just now.
+        refresh.tick().await;
+        loop {
+            if let Some(publisher) = &mut publisher {
+                publisher.look().await;
             }
+            remove_startup_taint(&mut taint, publisher.as_ref());
+            refresh.tick().await;
+            refill.look().await;
         }
+    };
+    // A look may wait for others for long. It is given up then.
+    tokio::select! {
+        () = looks => {}
+        () = told_to_stop => {}
     }
     info!("stopping; pods keep their wiring");
     server.stop();
@@ -336,7 +346,7 @@ fn fill_pool(
     for link in &found.foreign {
         warn!(link, "looks like a pod's link and is not readable as one of ours; left alone");
     }
-    reserve(&mut pool, view, nic.index);
+    Reservations::make(&mut pool, &foreign_uses(view)).tell(&nic.name);
     (pool, families)
 }
 

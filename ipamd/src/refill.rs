@@ -66,13 +66,14 @@ impl<'c> Refill<'c> {
         // Before an address of a further subnet can be lent.
         let subnets: Vec<IpNet> = report.subnets.iter().map(|subnet| subnet.prefix).collect();
         self.rules.cover(&subnets).map_err(|e| with_source(&e))?;
-        let (change, let_go) = {
+        let uses = foreign_uses(&view);
+        let (change, reservations) = {
             let mut pool = self.node.ledger.pool();
-            let change = pool.apply_view(&offered);
-            (change, reserve(&mut pool, &view, nic.index))
+            (pool.apply_view(&offered), Reservations::make(&mut pool, &uses))
         };
+        reservations.tell(&nic.name);
         // What rests is on record, as after a DEL. If it cannot be, the journal has said so.
-        if let_go > 0 {
+        if !reservations.let_go.is_empty() {
             let _ = self.node.ledger.checkpoint();
         }
         if !change.added.is_empty() || !change.removed.is_empty() {
@@ -102,16 +103,28 @@ impl<'c> Refill<'c> {
     }
 }
 
-/// Keeps what others use out of the pool, and lets go of what they do not use any more. Returns of how many.
-pub fn reserve(pool: &mut Pool, view: &NodeView, nic: u32) -> usize {
-    let (reserved, let_go) = pool.reserve_exactly(&foreign_uses(view), now());
-    let nic = view.link_name(nic).to_owned();
-    // What is on the NIC is one finding of its own.
-    for (address, reason) in reserved.iter().filter(|(_, reason)| *reason != format!("found on {nic}")) {
-        warn!(%address, "is offered for pods and {reason}; kept out of the pool");
+/// What was kept out of the pool because others use it, and what they do not use any more.
+#[derive(Debug)]
+pub struct Reservations {
+    reserved: Vec<(IpAddr, String)>,
+    let_go: Vec<IpAddr>,
+}
+
+impl Reservations {
+    /// Keeps what others use out of the pool, and lets go of what they do not use any more.
+    pub fn make(pool: &mut Pool, uses: &[(IpAddr, String)]) -> Self {
+        let (reserved, let_go) = pool.reserve_exactly(uses, now());
+        Reservations { reserved, let_go }
     }
-    for address in &let_go {
-        info!(%address, "is not used by others any more; rests before it is for pods");
+
+    /// Says it in the log, which may take a while: not to be done while the pool is locked.
+    pub fn tell(&self, nic: &str) {
+        // What is on the NIC is one finding of its own.
+        for (address, reason) in self.reserved.iter().filter(|(_, reason)| *reason != format!("found on {nic}")) {
+            warn!(%address, "is offered for pods and {reason}; kept out of the pool");
+        }
+        for address in &self.let_go {
+            info!(%address, "is not used by others any more; rests before it is for pods");
+        }
     }
-    let_go.len()
 }

@@ -45,8 +45,8 @@ impl Server {
     /// Starts serving. The socket appears under its name only once calls are taken; one that a dead daemon left there
     /// is replaced.
     pub fn start(path: &Path, node: &Arc<Node>, indices: &Arc<LinkIndices>) -> io::Result<Self> {
-        let new_name = path.with_extension(format!("new-{}", std::process::id()));
-        let listener = Arc::new(open(&new_name)?);
+        let new_name = NewName::of(path);
+        let listener = Arc::new(open(&new_name.0)?);
         let aftermath = Aftermath::start(node, indices)?;
         let mut threads = Vec::with_capacity(THREADS);
         for number in 0..THREADS {
@@ -55,7 +55,7 @@ impl Server {
             let worker = Worker { listener, node, wirer, leaver: aftermath.leaver(), buffer: vec![0; MAX_REQUEST] };
             threads.push(thread::Builder::new().name(format!("verbs-{number}")).spawn(move || worker.run())?);
         }
-        std::fs::rename(&new_name, path)?;
+        std::fs::rename(&new_name.0, path)?;
         Ok(Server { listener, path: path.to_owned(), threads, aftermath })
     }
 
@@ -81,6 +81,28 @@ impl Server {
         if self.aftermath.end().is_err() {
             error!("the aftermath thread had panicked");
         }
+    }
+}
+
+/// The name of a socket that does not serve yet. Nothing is left there: in a container, the next daemon has the same process id.
+struct NewName(PathBuf);
+
+impl NewName {
+    fn of(path: &Path) -> Self {
+        let name = NewName(path.with_extension(format!("new-{}", std::process::id())));
+        name.remove();
+        name
+    }
+
+    fn remove(&self) {
+        // That there is none is as it should be; what cannot be removed cannot be bound either, which is told.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Drop for NewName {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 
@@ -131,5 +153,24 @@ impl Worker {
             Left::Nothing => self.node.metrics.call(verb, caller.outcome(), &caller.phases),
             left => self.leaver.leave(verb, caller, left),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_never_served_is_in_nobody_s_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ipamd.sock");
+        // Killed between binding and serving; in a container, the next one has the same process id.
+        let killed = NewName::of(&path);
+        let _left = open(&killed.0).unwrap();
+        std::mem::forget(killed);
+        let next = NewName::of(&path);
+        let _listener = open(&next.0).unwrap();
+        drop(next);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

@@ -85,6 +85,10 @@ pub struct ResultFormat {
 pub struct Del {
     /// Whose attachment it is.
     pub key: AttachmentKey,
+    /// When the plugin was started, as in [`Add`]: an ADD that was started later is not this call's to end, whichever of
+    /// the two is served first. Absent from plugins that do not say: the moment counts at which the daemon reads the message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_ns: Option<u64>,
 }
 
 /// CNI CHECK. It changes nothing.

@@ -20,7 +20,7 @@ pub(crate) fn write(request: &Request) -> Option<Vec<u8>> {
     match call {
         Call::Add(add) if add.asked.is_empty() => write_add(*version, "add", add),
         Call::Assign(add) if add.asked.is_empty() => write_add(*version, "assign", add),
-        Call::Del(Del { key }) => write_del(*version, key),
+        Call::Del(del) => write_del(*version, del),
         _ => return None,
     }
     .ok()
@@ -33,10 +33,7 @@ fn write_add(version: u16, verb: &str, add: &Add) -> Result<Vec<u8>, NotPlain> {
     if let Some(pod) = pod {
         out.pod(r#","pod":"#, pod)?;
     }
-    if let Some(started_ns) = started_ns {
-        out.raw(r#","started_ns":"#);
-        out.number(*started_ns);
-    }
+    write_started(&mut out, *started_ns);
     if let Some(ResultFormat { version, sandbox }) = print {
         out.string(r#","print":{"version":"#, version.name())?;
         if let Some(sandbox) = sandbox {
@@ -48,11 +45,19 @@ fn write_add(version: u16, verb: &str, add: &Add) -> Result<Vec<u8>, NotPlain> {
     Ok(out.into_bytes())
 }
 
-fn write_del(version: u16, key: &AttachmentKey) -> Result<Vec<u8>, NotPlain> {
+fn write_del(version: u16, Del { key, started_ns }: &Del) -> Result<Vec<u8>, NotPlain> {
     let mut out = Writer::default();
     begin(&mut out, version, "del", key)?;
+    write_started(&mut out, *started_ns);
     out.raw("}}}");
     Ok(out.into_bytes())
+}
+
+fn write_started(out: &mut Writer, started_ns: Option<u64>) {
+    if let Some(started_ns) = started_ns {
+        out.raw(r#","started_ns":"#);
+        out.number(started_ns);
+    }
 }
 
 /// Reads a request of this version, if it is one of these as [`write`] writes them.
@@ -74,7 +79,7 @@ pub(crate) fn read(message: &[u8]) -> Option<Request> {
     let call = match verb {
         "add" => Call::Add(rest.add(key)?),
         "assign" => Call::Assign(rest.add(key)?),
-        "del" => Call::Del(Del { key }),
+        "del" => Call::Del(Del { key, started_ns: rest.started()? }),
         _ => return None,
     };
     rest.literal("}}}")?;
@@ -123,6 +128,11 @@ impl<'m> Reader<'m> {
         core::str::from_utf8(digits).ok().filter(|_| canonical)?.parse().ok()
     }
 
+    /// The moment of a start, if it comes next. The outer `None` is what makes no sense.
+    fn started(&mut self) -> Option<Option<u64>> {
+        if self.comes(r#","started_ns":"#) { self.number().map(Some) } else { Some(None) }
+    }
+
     /// What an ADD has behind its key.
     fn add(&mut self, key: AttachmentKey) -> Option<Add> {
         let mut add = Add { key, pod: None, started_ns: None, asked: Vec::new(), print: None };
@@ -132,9 +142,7 @@ impl<'m> Reader<'m> {
             add.pod = Some(PodName { namespace: namespace.into(), name: self.text()?.into() });
             self.literal("}")?;
         }
-        if self.comes(r#","started_ns":"#) {
-            add.started_ns = Some(self.number()?);
-        }
+        add.started_ns = self.started()?;
         if self.comes(r#","print":{"version":"#) {
             let version = CniVersion::from_name(self.text()?)?;
             let sandbox = if self.comes(r#","sandbox":"#) { Some(String::from(self.text()?)) } else { None };

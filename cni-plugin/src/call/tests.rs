@@ -17,7 +17,7 @@ const SHORT: Duration = Duration::from_millis(400);
 
 fn request() -> Request {
     let key = AttachmentKey { network: "azure".into(), container_id: "c0ffee".into(), ifname: "eth0".into() };
-    Request::new(Call::Del(Del { key }))
+    Request::new(Call::Del(Del { key, started_ns: None }))
 }
 
 fn detached() -> Deed {

@@ -35,7 +35,7 @@ proptest! {
         map in proptest::collection::btree_map("[a-z\"\\\\\u{1}ä]{0,5}", "[a-z/.\"\\\\\u{7f}ß]{0,9}", 0..5),
         pretty: bool,
         at: prop::sample::Index,
-        with in proptest::option::of("[\"\\\\,:{} a]{0,2}"),
+        with in proptest::option::of("[\"\\\\,:{} a\u{c}\t]{0,2}"),
     ) {
         let mut json = if pretty { serde_json::to_string_pretty(&map) } else { serde_json::to_string(&map) }.unwrap();
         if let Some(with) = with {

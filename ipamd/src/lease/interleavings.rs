@@ -4,8 +4,8 @@
 //! each step is atomic because the verbs make it so (under the ledger's lock, or by one message to the kernel). The
 //! scheduler takes every runnable actor in every state, so all interleavings are walked. The gate is part of the state.
 //!
-//! Actors: an ADD, a DEL of the same key, the same key's second ADD, another pod's ADD, the pod's namespace dying, the
-//! collector, a spooled DEL, a GC, the keeper's sweep, and a kill of the daemon that takes every call under way with it. An
+//! Actors: an ADD, a DEL of the same key, the same key's second ADD, an ADD whose answer nobody hears and that is undone,
+//! another pod's ADD, the pod's namespace dying, the collector, a spooled DEL, a GC, the keeper's sweep, and a kill of the daemon that takes every call under way with it. An
 //! ADD that finds an address unswept sweeps by itself. Each pod leaves connections behind that name its address.
 //!
 //! In every state: the pool's own invariants; no two links with one address; a live link's address is not free, and no
@@ -38,6 +38,8 @@ const NOW: Moment = Duration::from_secs(100);
 enum Job {
     /// An ADD of this key, started at this second.
     Add { key: u8, started: u64 },
+    /// The same, whose answer nobody hears: what it has made is undone.
+    Unheard { key: u8, started: u64 },
     /// A DEL of this key, from the socket or the spool.
     Del { key: u8, at: u64 },
     /// A GC whose list does not have this key, and that spares what was started after this second.
@@ -55,7 +57,7 @@ enum Job {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Step {
     Enter,
-    /// A GC's second look, with what it has listed.
+    /// A GC's second look, with what it has listed. The undoing of an ADD.
     Gate,
     Decide,
     /// A sweep: what is to be swept, the kernel's part, and its end.
@@ -76,6 +78,8 @@ struct Actor {
     given: Option<PodAddresses>,
     /// Whether an ADD was answered with addresses.
     answered: bool,
+    /// Whether it is being undone.
+    undoing: bool,
     /// The moment of the ADD that a GC has listed.
     listed: Moment,
 }
@@ -103,7 +107,14 @@ impl World {
         pool.apply_view(&view(5..5 + SIZE));
         let actors = jobs
             .iter()
-            .map(|&job| Actor { job, step: Step::Enter, given: None, answered: false, listed: Moment::ZERO })
+            .map(|&job| Actor {
+                job,
+                step: Step::Enter,
+                given: None,
+                answered: false,
+                undoing: false,
+                listed: Moment::ZERO,
+            })
             .collect();
         World {
             pool,
@@ -134,9 +145,8 @@ impl World {
         let actor = &self.actors[number];
         match (actor.job, actor.step) {
             (_, Step::Done) => false,
-            (Job::Add { key, .. } | Job::Del { key, .. }, Step::Enter) | (Job::Gc { key, .. }, Step::Gate) => {
-                !self.gate.contains(&key)
-            }
+            (Job::Add { key, .. } | Job::Unheard { key, .. } | Job::Del { key, .. }, Step::Enter)
+            | (Job::Gc { key, .. } | Job::Unheard { key, .. }, Step::Gate) => !self.gate.contains(&key),
             (Job::Sweep, Step::Enter) => self.sweep.is_none(),
             // An ADD asks the pool again before it lets go of the lock.
             (_, Step::Sweep) => self.sweep.as_ref().is_none_or(|(holder, _)| *holder == number),
@@ -150,6 +160,19 @@ impl World {
         let Actor { job, step, given, listed, .. } = self.actors[number].clone();
         let next = match job {
             Job::Add { key, started } => self.add(number, key, Duration::from_secs(started), step, given),
+            Job::Unheard { key, started } if self.actors[number].undoing => {
+                self.del(key, Duration::from_secs(started), step)
+            }
+            Job::Unheard { key, started } => {
+                let next = self.add(number, key, Duration::from_secs(started), step, given);
+                // What was there before is not this one's to undo.
+                if step == Step::Note {
+                    self.actors[number].undoing = true;
+                    Step::Gate
+                } else {
+                    next
+                }
+            }
             Job::Del { key, at } => self.del(key, Duration::from_secs(at), step),
             Job::Gc { key, latest } if step == Step::Enter => self.list(number, key, Duration::from_secs(latest)),
             Job::Gc { key, .. } => self.del(key, listed, step),
@@ -396,6 +419,13 @@ impl World {
             {
                 assert!(self.pool.lease(&key(n)).is_some(), "an acknowledged ADD is lost: {self:#?}");
             }
+            if let Job::Unheard { key: n, started } = actor.job
+                && actor.undoing
+                && !killed
+            {
+                let lease = self.pool.lease(&key(n));
+                assert!(lease.is_none_or(|lease| lease.started > Duration::from_secs(started)), "{self:#?}");
+            }
             // A DEL that a kill interrupted is the caller's, or the spool's, to repeat.
             if let Job::Del { key: n, at } = actor.job
                 && !killed
@@ -431,7 +461,8 @@ fn no_order_of_the_calls_for_one_pod_leaks_or_doubles_an_address() {
     let add = |key, started| Job::Add { key, started };
     let del = |key, at| Job::Del { key, at };
     let gc = |key, latest| Job::Gc { key, latest };
-    let scenarios: [&[Job]; 12] = [
+    let unheard = |key, started| Job::Unheard { key, started };
+    let scenarios: [&[Job]; 15] = [
         &[add(1, 1), del(1, 2), Job::Kill, Job::Collect],
         &[add(1, 1), del(1, 2), add(1, 3), Job::Collect],
         &[add(1, 1), Job::Die { key: 1 }, add(2, 1), Job::Collect, Job::Kill],
@@ -444,6 +475,9 @@ fn no_order_of_the_calls_for_one_pod_leaks_or_doubles_an_address() {
         &[add(1, 1), gc(1, 2), add(2, 1), Job::Collect],
         &[add(1, 1), gc(1, 2), del(1, 3), Job::Kill],
         &[add(1, 1), Job::Die { key: 1 }, Job::Collect, Job::Sweep],
+        &[unheard(1, 1), add(1, 3), Job::Collect],
+        &[unheard(1, 1), add(1, 3), del(1, 2)],
+        &[unheard(1, 1), add(2, 1), Job::Kill],
     ];
     // These begin with the one address resting.
     let resting: [&[Job]; 3] = [

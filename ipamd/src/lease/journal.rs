@@ -35,6 +35,12 @@ impl Identity {
         Ok(Identity { boot_id, machine_id })
     }
 
+    /// Whether records of this boot and machine are ours. A machine id that could not be read, then or now, says nothing.
+    fn is_of(&self, boot_id: &str, machine_id: &str) -> bool {
+        let unknown = machine_id.is_empty() || self.machine_id.is_empty();
+        boot_id == self.boot_id && (unknown || machine_id == self.machine_id)
+    }
+
     fn header(&self) -> Record {
         Record::Header {
             schema: SCHEMA,
@@ -75,9 +81,7 @@ pub fn judge(contents: Contents, identity: &Identity) -> Remembered {
     let mut remembered = Remembered::default();
     let mut records = contents.records.into_iter();
     match records.next() {
-        Some(Record::Header { boot_id, machine_id, .. })
-            if boot_id != identity.boot_id || machine_id != identity.machine_id =>
-        {
+        Some(Record::Header { boot_id, machine_id, .. }) if !identity.is_of(&boot_id, &machine_id) => {
             remembered.findings.push("the journal is of another boot or another machine; dropped".into());
             return remembered;
         }
@@ -136,11 +140,6 @@ impl Journal {
     /// Whether the file should be written anew: it has grown, or a write failed and left it in doubt.
     pub fn wants_rewrite(&self) -> bool {
         self.file.is_none() || self.length >= self.compact_at
-    }
-
-    /// Makes [`Journal::wants_rewrite`] true until the next rewrite.
-    pub fn demand_rewrite(&mut self) {
-        self.compact_at = 0;
     }
 
     /// Appends frames, all of them. After an error [`Journal::wants_rewrite`] is true until a rewrite succeeds; what did get
@@ -229,6 +228,16 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_id_that_could_not_be_read_is_not_another_machine_s() {
+        let nameless = || Identity { machine_id: String::new(), ..identity("b") };
+        for (then, now) in [(nameless(), identity("b")), (identity("b"), nameless())] {
+            let directory = tempfile::tempdir().unwrap();
+            Journal::new(directory.path(), then).rewrite(&frames(&[cooling(1)])).unwrap();
+            assert_eq!(remember(directory.path(), &now).records, [cooling(1)]);
+        }
+    }
+
+    #[test]
     fn a_file_that_is_not_a_journal_is_reported_and_not_believed() {
         let directory = tempfile::tempdir().unwrap();
         for bytes in [&b""[..], b" \n", &[0; 100], b"{\"Networks\":{}}", &frames(&[cooling(1)])] {
@@ -286,5 +295,36 @@ mod tests {
         fs::create_dir(&state).unwrap();
         journal.rewrite(&frames(&[cooling(1)])).unwrap();
         assert!(!journal.wants_rewrite());
+    }
+
+    #[test]
+    fn what_got_into_the_file_of_a_write_that_failed_is_taken_out_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = Journal::new(directory.path(), identity("b"));
+        journal.rewrite(&frames(&[cooling(1)])).unwrap();
+        let before = fs::read(directory.path().join(FILE)).unwrap();
+        // A file that ends in the middle of the next write: it cannot grow beyond its first page.
+        let memory = rustix::fs::memfd_create("journal", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
+        let mut full = File::from(memory);
+        full.write_all(&before).unwrap();
+        full.set_len(4096).unwrap();
+        rustix::fs::fcntl_add_seals(&full, rustix::fs::SealFlags::GROW).unwrap();
+        journal.file = Some(full.try_clone().unwrap());
+        let many = frames(&(0..=255).map(cooling).collect::<Vec<_>>());
+        assert!(before.len() + many.len() > 4096);
+        assert!(journal.append(&many).is_err());
+        assert_eq!(full.metadata().unwrap().len(), u64::try_from(before.len()).unwrap());
+        let mut left = Vec::new();
+        std::os::unix::fs::FileExt::read_exact_at(
+            &full,
+            {
+                left.resize(before.len(), 0);
+                &mut left
+            },
+            0,
+        )
+        .unwrap();
+        assert_eq!(left, before);
+        assert!(journal.wants_rewrite());
     }
 }

@@ -12,7 +12,7 @@ use tracing::error;
 use super::journal::Journal;
 use super::record::Record;
 use crate::errors::with_source;
-use crate::pool::{Assignment, Covered, Lease, Moment, Pool, Wish};
+use crate::pool::{Adoption, Assignment, Covered, Lease, Moment, Pool, Wish};
 
 /// The pool, with its journal.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ struct Inner {
     batch: Arc<Batch>,
     /// Absent while some call writes.
     journal: Option<Journal>,
+    /// Whether the next write is to be of the whole file, whatever the journal thinks of it.
+    rewrite: bool,
     /// How many calls wait for it. With none there is nobody to wake, which is a system call.
     waiting: usize,
 }
@@ -51,7 +53,8 @@ pub struct Ticket(Option<Arc<Batch>>);
 impl Ledger {
     /// A ledger whose journal is written anew with the first commit.
     pub fn new(pool: Pool, journal: Journal) -> Self {
-        let inner = Inner { pool, queue: Vec::new(), batch: Arc::default(), journal: Some(journal), waiting: 0 };
+        let (queue, batch, journal) = (Vec::new(), Arc::default(), Some(journal));
+        let inner = Inner { pool, queue, batch, journal, rewrite: false, waiting: 0 };
         Ledger { inner: Mutex::new(inner), written: Condvar::new() }
     }
 
@@ -72,10 +75,7 @@ impl Ledger {
                 let addresses = addresses.iter().collect();
                 inner.queue(&Record::Assigned { key, pod, addresses, started, delegated })
             }
-            Assignment::Existing(lease) if before < Some(lease.started) => {
-                let (pod, addresses) = (lease.pod.clone(), lease.addresses.iter().collect());
-                inner.queue(&Record::Assigned { key, pod, addresses, started, delegated })
-            }
+            Assignment::Existing(lease) if before < Some(lease.started) => inner.queue(&assigned(&key, lease)),
             _ => Ticket(None),
         };
         (assignment, ticket)
@@ -101,6 +101,21 @@ impl Ledger {
             None => Ticket(None),
         };
         (lease, ticket)
+    }
+
+    /// Puts a lease back whose release could not be recorded, and records that it is there: another call may have written the
+    /// whole file meanwhile, without it. Where this cannot be recorded either, the file is still from before. False if
+    /// an address is another's by now: then the lease is over, whatever the file says.
+    pub fn restore(&self, key: &Arc<AttachmentKey>, lease: &Lease, nic: u32) -> bool {
+        let ticket = {
+            let mut inner = self.lock();
+            if let Adoption::Conflict(_) = inner.pool.adopt(key, lease.clone(), nic) {
+                return false;
+            }
+            inner.queue(&assigned(key, lease))
+        };
+        let _ = self.commit(ticket);
+        true
     }
 
     /// [`Pool::cancel`], on record.
@@ -141,7 +156,8 @@ impl Ledger {
         let batch = std::mem::take(&mut inner.batch);
         let queued = std::mem::take(&mut inner.queue);
         // A snapshot has the effect of all that is queued.
-        let snapshot = journal.wants_rewrite().then(|| snapshot(&inner.pool));
+        let rewrite = std::mem::take(&mut inner.rewrite) || journal.wants_rewrite();
+        let snapshot = rewrite.then(|| snapshot(&inner.pool));
         drop(inner);
         let outcome = match &snapshot {
             Some(snapshot) => journal.rewrite(snapshot),
@@ -165,13 +181,14 @@ impl Ledger {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the journal anew, with the pool as it is.
+    /// Writes the journal anew, with the pool as it is, or as it is later.
+    ///
+    /// # Errors
+    /// As of [`Ledger::commit`].
     pub fn checkpoint(&self) -> Result<(), NotRecorded> {
         let ticket = {
             let mut inner = self.lock();
-            if let Some(journal) = &mut inner.journal {
-                journal.demand_rewrite();
-            }
+            inner.rewrite = true;
             Ticket(Some(Arc::clone(&inner.batch)))
         };
         self.commit(ticket)
@@ -203,6 +220,17 @@ impl std::ops::DerefMut for PoolGuard<'_> {
     }
 }
 
+/// The record of a lease.
+fn assigned(key: &Arc<AttachmentKey>, lease: &Lease) -> Record {
+    Record::Assigned {
+        key: Arc::clone(key),
+        pod: lease.pod.clone(),
+        addresses: lease.addresses.iter().collect(),
+        started: lease.started,
+        delegated: lease.delegated,
+    }
+}
+
 /// The records that lead to the pool as it is.
 pub fn snapshot(pool: &Pool) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -213,14 +241,7 @@ pub fn snapshot(pool: &Pool) -> Vec<u8> {
         Record::Ended { key: Arc::clone(key), at }.append_to(&mut bytes);
     }
     for (key, lease) in pool.leases() {
-        Record::Assigned {
-            key: Arc::clone(key),
-            pod: lease.pod.clone(),
-            addresses: lease.addresses.iter().collect(),
-            started: lease.started,
-            delegated: lease.delegated,
-        }
-        .append_to(&mut bytes);
+        assigned(key, lease).append_to(&mut bytes);
     }
     bytes
 }

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dotfour_protocol::frame::MAX_MESSAGE;
 use dotfour_protocol::plain::{NotPlain, Writer};
 use dotfour_protocol::{AttachmentKey, PodName};
 use serde::{Deserialize, Serialize};
@@ -18,8 +19,9 @@ use serde::{Deserialize, Serialize};
 /// The version of the records in this module.
 pub const SCHEMA: u16 = 1;
 
-/// The longest payload that is believed. A pod's record has some 300 bytes.
-const MAX_PAYLOAD: usize = 16 * 1024;
+/// The longest payload that is believed. A pod's record has some 300 bytes, and none has much more than the message that it is
+/// made of.
+const MAX_PAYLOAD: usize = 2 * MAX_MESSAGE;
 
 const FRAME_HEADER: usize = 8;
 
@@ -328,6 +330,32 @@ mod tests {
         #[test]
         fn no_file_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             let _ = read(&bytes);
+        }
+    }
+
+    #[test]
+    fn the_records_of_the_longest_messages_are_read_again() {
+        // Of six bytes each in a message, as in a record.
+        let longest = |room: usize| vec!["\u{1}"; room / 6].concat();
+        let key = |room| {
+            Arc::new(AttachmentKey { network: "azure".into(), container_id: longest(room), ifname: "eth0".into() })
+        };
+        let ended = Record::Ended { key: key(MAX_MESSAGE), at: Duration::MAX };
+        let assigned = Record::Assigned {
+            key: key(MAX_MESSAGE / 2),
+            pod: Some(PodName { namespace: "default".into(), name: longest(MAX_MESSAGE / 2) }),
+            addresses: vec![
+                "255.255.255.255".parse().unwrap(),
+                "fd00:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(),
+            ],
+            started: Duration::MAX,
+            delegated: true,
+        };
+        for record in [ended, assigned] {
+            let mut bytes = Vec::new();
+            record.append_to(&mut bytes);
+            assert!(bytes.len() > MAX_MESSAGE - 10);
+            assert_eq!(read(&bytes), Contents { records: vec![record], unknown: 0, damage: None });
         }
     }
 }

@@ -46,7 +46,7 @@ impl Pool {
         let resting = |number: usize, v4: bool, fit: &dyn Fn(&State) -> bool| {
             self.cooling.slots(&self.slots).find(|&slot| {
                 self.slots.get(slot).is_some_and(|entry| {
-                    let rested = entry.state.has_rested(floor, now) && fit(&entry.state);
+                    let rested = !entry.is_withdrawn() && entry.state.has_rested(floor, now) && fit(&entry.state);
                     rested && entry.group == number && entry.address.is_ipv4() == v4
                 })
             })

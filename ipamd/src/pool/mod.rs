@@ -59,6 +59,14 @@ struct Entry {
     missed_views: u8,
 }
 
+impl Entry {
+    /// Whether the source does not report it any more. Such an address is not lent, and leaves the pool once nobody uses it and
+    /// it has rested: should it come back before, it must not have forgotten whose connections may be alive.
+    fn is_withdrawn(&self) -> bool {
+        self.missed_views >= VIEWS_UNTIL_REMOVAL
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Held {
     lease: Lease,
@@ -179,12 +187,12 @@ impl Pool {
 
     /// Ends a pod's lease; its addresses cool down. `None` if the key holds nothing, which is no error.
     pub fn release(&mut self, key: &AttachmentKey, now: Moment) -> Option<Lease> {
-        self.end_lease(key, |_| State::Cooling { since: now, swept: None })
+        self.end_lease(key, &State::Cooling { since: now, swept: None })
     }
 
     /// Takes an assignment back that nobody has used: its addresses are free at once, and last in the queue.
     pub fn cancel(&mut self, key: &AttachmentKey) -> Option<Lease> {
-        self.end_lease(key, |_| State::Free)
+        self.end_lease(key, &State::Free)
     }
 
     /// Registers a lease found in the kernel. Repeating it changes nothing.
@@ -293,18 +301,25 @@ impl Pool {
         }
     }
 
-    fn end_lease(&mut self, key: &AttachmentKey, next: impl Fn(IpAddr) -> State) -> Option<Lease> {
+    fn end_lease(&mut self, key: &AttachmentKey, next: &State) -> Option<Lease> {
         let Held { lease, slots } = self.leases.remove(key)?;
         for slot in slots.into_iter().flatten() {
-            match self.slots.get(slot).map(|entry| (entry.address, entry.missed_views)) {
-                Some((_, missed)) if missed >= VIEWS_UNTIL_REMOVAL => self.remove(slot),
-                Some((address, _)) => {
-                    self.set_state(slot, next(address));
-                }
-                None => {}
+            if *next == State::Free {
+                self.free_or_remove(slot)
+            } else {
+                self.set_state(slot, next.clone());
             }
         }
         Some(lease)
+    }
+
+    /// Frees an address, or removes it if no source reports it any more.
+    fn free_or_remove(&mut self, slot: usize) {
+        if self.slots.get(slot).is_some_and(Entry::is_withdrawn) {
+            self.remove(slot);
+        } else {
+            self.set_state(slot, State::Free);
+        }
     }
 
     fn set_aside(&mut self, address: IpAddr, state: State) -> bool {

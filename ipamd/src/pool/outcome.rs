@@ -88,7 +88,7 @@ pub enum Assignment {
 pub enum Adoption {
     /// The lease is in the pool again.
     Adopted,
-    /// Adopted, although no source reports an address of it, which leaves the pool when it is released.
+    /// Adopted, although no source reports an address of it, which leaves the pool when it was released and has rested.
     AdoptedUnknown,
     /// An address of it belongs to this other key already.
     Conflict(Arc<AttachmentKey>),

@@ -89,14 +89,14 @@ impl Pool {
         self.rest
     }
 
-    /// Frees what has rested enough and was swept since. [`Pool::assign`] does so by itself; for counts that are true at
+    /// Frees what has rested enough and was swept since; what the source does not report any more leaves the pool instead. [`Pool::assign`] does so by itself; for counts that are true at
     /// this moment.
     pub fn thaw(&mut self, now: Moment) {
         let cooldown = self.rest.cooldown;
         while let Some(slot) = self.cooling.head() {
             match self.slots.get(slot).map(|entry| &entry.state) {
                 Some(state) if state.has_rested(cooldown, now) && state.is_swept(cooldown) => {
-                    self.set_state(slot, State::Free);
+                    self.free_or_remove(slot);
                 }
                 _ => return,
             }

@@ -362,6 +362,8 @@ fn an_adopted_address_that_no_source_knows_leaves_with_its_pod() {
     assert_eq!(pool.adopt(&key(0), lease(200), NIC), Adoption::AdoptedUnknown);
     assert_eq!(pool.counts().total, 2);
     pool.release(&key(0), Moment::ZERO);
+    sweep(&mut pool, REST.cooldown);
+    assert_eq!(assign(&mut pool, 1, REST.cooldown), new(5));
     assert_eq!(pool.state(address(200)), None);
     pool.check();
 }
@@ -383,7 +385,38 @@ fn an_address_in_use_is_never_dropped() {
     assert_eq!(pool.apply_view(&[]).withdrawn_in_use, [address(5)]);
     assert!(pool.lease(&key(0)).is_some());
     pool.release(&key(0), Moment::ZERO);
-    assert_eq!(pool.counts().total, 0, "a withdrawn address must not be lent again");
+    for now in [REST.floor, REST.cooldown] {
+        sweep(&mut pool, now);
+        assert!(matches!(assign(&mut pool, 1, now), Assignment::Exhausted(_)), "a withdrawn address is lent again");
+    }
+    assert_eq!(pool.counts().total, 0);
+    pool.check();
+}
+
+#[test]
+fn an_address_that_comes_back_to_the_source_has_not_forgotten_that_it_rests() {
+    let mut pool = pool_of(5..=6);
+    assign(&mut pool, 0, Moment::ZERO);
+    pool.apply_view(&[]);
+    pool.apply_view(&[]);
+    pool.release(&key(0), Moment::ZERO);
+    pool.apply_view(&[]);
+    pool.apply_view(&view([5]));
+    assert!(matches!(assign(&mut pool, 1, Moment::ZERO), Assignment::Exhausted(_)));
+    assert_eq!(assign(&mut pool, 1, REST.cooldown), Assignment::Unswept);
+    sweep(&mut pool, REST.cooldown);
+    assert_eq!(assign(&mut pool, 1, REST.cooldown), new(5));
+    pool.check();
+}
+
+#[test]
+fn a_quarantined_address_stays_so_when_the_source_forgets_it_for_a_while() {
+    let mut pool = pool_of(5..=5);
+    assert!(pool.quarantine(address(5), "a test".into()));
+    pool.apply_view(&[]);
+    assert_eq!(pool.apply_view(&[]), ViewChange::default());
+    pool.apply_view(&view([5]));
+    assert!(matches!(assign(&mut pool, 0, Moment::ZERO), Assignment::Exhausted(_)));
 }
 
 #[test]

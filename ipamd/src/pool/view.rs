@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{Entry, Map, Moment, Pool, PoolAddress, State};
 
-/// After how many views without it a free address leaves the pool. One odd answer proves nothing.
+/// After how many views in a row without it an address counts as withdrawn. One odd answer proves nothing.
 pub(super) const VIEWS_UNTIL_REMOVAL: u8 = 2;
 
 /// What applying a source's view changed.
@@ -21,7 +21,7 @@ pub struct ViewChange {
 
 impl Pool {
     /// Makes a source's complete view the pool's: new addresses are added in the order given, and those that two views
-    /// in a row did not have are removed once nobody uses them. Addresses in use are never dropped.
+    /// in a row did not have are removed, those in use once they were released and have rested. Addresses in use are never dropped.
     pub fn apply_view(&mut self, view: &[PoolAddress]) -> ViewChange {
         let mut change = ViewChange::default();
         for slot in self.slots.indices() {
@@ -46,14 +46,17 @@ impl Pool {
         }
         for slot in self.slots.indices() {
             let Some(entry) = self.slots.get(slot) else { continue };
-            if entry.missed_views < VIEWS_UNTIL_REMOVAL {
+            if !entry.is_withdrawn() {
                 continue;
             }
-            if matches!(entry.state, State::Assigned(_)) {
-                change.withdrawn_in_use.push(entry.address);
-            } else {
-                change.removed.push(entry.address);
-                self.remove(slot);
+            match entry.state {
+                State::Assigned(_) => change.withdrawn_in_use.push(entry.address),
+                State::Free | State::Releasing => {
+                    change.removed.push(entry.address);
+                    self.remove(slot);
+                }
+                // What rests leaves when it has; what others use, or nobody can explain, is remembered as such.
+                State::Cooling { .. } | State::Reserved { .. } | State::Quarantined { .. } => {}
             }
         }
         change

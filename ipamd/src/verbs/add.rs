@@ -9,11 +9,11 @@ use tracing::error;
 
 use super::left::{Held, New};
 use super::order::{Leased, Order};
-use super::{Left, Node, Reason, now, result, tell};
+use super::{Left, Node, Reason, result, tell};
 use crate::caller::Caller;
 use crate::errors::AddError;
 use crate::metrics::Phase;
-use crate::pool::Lease;
+use crate::pool::{Lease, Moment};
 use crate::wiring::Wirer;
 use crate::wiring::names::{HOST_MAC, gateway_for};
 use crate::wiring::shape::End;
@@ -21,6 +21,7 @@ use crate::wiring::shape::End;
 /// An ADD that succeeded.
 struct Added {
     key: Arc<AttachmentKey>,
+    started: Moment,
     attachment: Attachment,
     print: Option<ResultFormat>,
     /// Absent where the attachment was there already.
@@ -29,7 +30,7 @@ struct Added {
 
 /// Carries out an ADD, and answers. If nobody hears the answer, the caller believes that the ADD has failed, and so it does.
 pub(super) fn answer(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &mut Wirer) -> Left {
-    let Added { key, attachment, print, new } = match self::add(add, netns, caller, node, wirer) {
+    let Added { key, started, attachment, print, new } = match self::add(add, netns, caller, node, wirer) {
         Ok(added) => added,
         Err(e) => return tell(caller, &Reply::Failed(e.into())),
     };
@@ -37,7 +38,7 @@ pub(super) fn answer(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &N
     let heard = caller.answer(&result::attached(print.as_ref(), &key.ifname, &attachment));
     let Some((new, held)) = new else { return Left::Nothing };
     let left = Left::Added { new, link: attachment.host_ifname, held };
-    if heard { left } else { take_back(left, &key, node, wirer) }
+    if heard { left } else { take_back(left, &key, started, node, wirer) }
 }
 
 fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &mut Wirer) -> Result<Added, AddError> {
@@ -50,8 +51,8 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
         Leased::Existing(lease) => {
             caller.phases.enter(Phase::PodBatch);
             let attachment = confirm(&order.key, &lease, netns.as_fd(), node, wirer)?;
-            let Order { key, print, .. } = order;
-            return Ok(Added { key, attachment, print, new: None });
+            let Order { key, started, print, .. } = order;
+            return Ok(Added { key, started, attachment, print, new: None });
         }
     };
     let plan = node.plan(&order.key, order.pod.as_ref(), addresses);
@@ -63,17 +64,18 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
             return Err(e.into());
         }
     };
-    let Order { key, pod, print, .. } = order;
+    let Order { key, started, pod, print, .. } = order;
     let link = node.ledger.pool().set_link(&key, wired.link);
     let new = New { key: Arc::clone(&key), pod, addresses, took: begun.elapsed(), index: Some(link.index) };
     let attachment = attachment(link.name, wired.pod);
-    Ok(Added { key, attachment, print, new: Some((new, Held { _netns: netns, _inside: wired.leftovers })) })
+    Ok(Added { key, started, attachment, print, new: Some((new, Held { _netns: netns, _inside: wired.leftovers })) })
 }
 
-/// Undoes an ADD whose reply nobody received: whoever asked believes that it has failed.
-pub(super) fn take_back(left: Left, key: &Arc<AttachmentKey>, node: &Node, wirer: &mut Wirer) -> Left {
+/// Undoes an ADD whose reply nobody received: whoever asked believes that it has failed. An ADD of the same key that was started
+/// later, and may have been answered by now, is another's.
+pub(super) fn take_back(left: Left, key: &Arc<AttachmentKey>, started: Moment, node: &Node, wirer: &mut Wirer) -> Left {
     left.settle(&node.janitor);
-    if let Err(e) = node.end(key, now(), Reason::ReplyLost, wirer) {
+    if let Err(e) = node.end(key, started, Reason::ReplyLost, wirer) {
         error!(%key, "nobody received the reply to an ADD, and it cannot be undone: {e}");
     }
     Left::Nothing

@@ -32,9 +32,9 @@ pub(super) fn answer(add: Add, caller: &Caller, node: &Node, wirer: &mut Wirer) 
     let assigned = Assigned { addresses: on_subnets(addresses, &node.ledger.pool()) };
     let heard = caller.answer(&result::assigned(order.print.as_ref(), assigned));
     let Some(took) = new else { return Left::Nothing };
-    let Order { key, pod, .. } = order;
+    let Order { key, pod, started, .. } = order;
     let left = Left::Assigned(New { key: Arc::clone(&key), pod, addresses, took, index: None });
-    if heard { left } else { take_back(left, &key, node, wirer) }
+    if heard { left } else { take_back(left, &key, started, node, wirer) }
 }
 
 /// The addresses, and how long it took unless they were assigned before.

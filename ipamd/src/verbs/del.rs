@@ -8,7 +8,7 @@ use dotfour_protocol::{AttachmentKey, Del, Reply};
 use tracing::info;
 
 use super::left::words;
-use super::{Left, Node, now, tell};
+use super::{Left, Node, now, started, tell};
 use crate::caller::Caller;
 use crate::errors::EndError;
 use crate::pool::{Covered, Lease, Moment, PodAddresses};
@@ -75,7 +75,7 @@ pub enum Ended {
 /// Carries out a DEL, and answers.
 pub(super) fn answer(del: Del, caller: &Caller, node: &Node, wirer: &mut Wirer) -> Left {
     let key = Arc::new(del.key);
-    match end(&key, now(), node, wirer) {
+    match end(&key, started(del.started_ns), node, wirer) {
         Ok(ended) => {
             let nothing = tell(caller, &Reply::Detached);
             match ended {
@@ -120,11 +120,11 @@ pub(super) fn end_lease(
         condemned = Some(group);
     }
     let (_, ticket) = node.ledger.release(key, now());
+    // Nothing but the record would tell the next start that a delegated lease is over, so it is not.
     if let Err(e) = node.ledger.commit(ticket)
         && lease.delegated
+        && node.ledger.restore(key, lease, node.nic.index)
     {
-        // Nothing but the record would tell the next start that it is over, so it is not.
-        node.ledger.pool().adopt(key, lease.clone(), node.nic.index);
         return Err(e.into());
     }
     // Of any other lease the next start finds no link, and lets its addresses cool down.

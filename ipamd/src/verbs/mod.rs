@@ -180,6 +180,12 @@ fn tell(caller: &Caller, reply: &Reply) -> Left {
     Left::Nothing
 }
 
+/// When a plugin says that it was started, or this moment. No call was started later than now.
+fn started(ns: Option<u64>) -> Moment {
+    let now = now();
+    ns.map_or(now, |ns| Duration::from_nanos(ns).min(now))
+}
+
 /// Time since boot, as the pool wants it.
 pub fn now() -> Moment {
     let time = clock_gettime(ClockId::Monotonic);

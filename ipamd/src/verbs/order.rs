@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dotfour_protocol::{Add, AttachmentKey, PodName, ResultFormat};
 
-use super::{Node, now};
+use super::{Node, started};
 use crate::caller::Caller;
 use crate::errors::AddError;
 use crate::metrics::Phase;
@@ -18,7 +18,7 @@ pub(super) struct Order {
     /// In which format its caller wants the result.
     pub(super) print: Option<ResultFormat>,
     asked: PodAddresses,
-    started: Moment,
+    pub(super) started: Moment,
     delegated: bool,
 }
 
@@ -33,7 +33,7 @@ pub(super) enum Leased {
 impl Order {
     /// Takes an ADD of a network that is served. `delegated`: another plugin wires the pod.
     pub(super) fn take(add: Add, delegated: bool, caller: &Caller, node: &Node) -> Result<Self, AddError> {
-        let started = add.started_ns.map_or_else(now, Duration::from_nanos);
+        let started = started(add.started_ns);
         caller.phases.dialled(add.started_ns.map(Duration::from_nanos));
         let (key, asked) = (Arc::new(add.key), add.asked.into_iter().collect());
         let networks = &node.served.networks;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ const LINKS_PER_GROUP: u32 = 16;
 
 /// How long to gather after the first condemned link, so that a burst is buried in few groups.
 const GATHER: Duration = Duration::from_millis(100);
+
+/// How long to wait before groups are tried again that could not be deleted.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// How long to leave the kernel's network lock to the verbs between two groups.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -56,20 +59,56 @@ impl Janitor {
 }
 
 fn work(mut socket: Socket, announced: &Receiver<u32>) {
-    while let Ok(first) = announced.recv() {
-        thread::sleep(GATHER);
-        let mut groups = BTreeSet::from([first]);
-        groups.extend(announced.try_iter());
-        for group in groups {
-            let mut batch = Batch::new();
-            batch.delete_group("delete condemned links", group);
-            match socket.run(batch) {
-                Ok(()) => debug!(group, "condemned links deleted"),
-                // Their pods' namespaces died first and took them along.
-                Err(e) if matches!(e.errno(), Some(Errno::NODEV | Errno::SRCH)) => {}
-                Err(e) => warn!(group, "condemned links stay: {e}"),
-            }
-            thread::sleep(PAUSE);
+    let mut groups = BTreeSet::new();
+    loop {
+        let patience = if groups.is_empty() { Duration::MAX } else { RETRY };
+        match announced.recv_timeout(patience) {
+            Ok(group) => groups.extend([group]),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
+        thread::sleep(GATHER);
+        groups.extend(announced.try_iter());
+        groups = bury(&mut socket, groups);
+    }
+}
+
+/// Deletes the links of these groups. Returns the groups whose links the kernel would not delete.
+fn bury(socket: &mut Socket, mut groups: BTreeSet<u32>) -> BTreeSet<u32> {
+    groups.retain(|&group| {
+        let mut batch = Batch::new();
+        batch.delete_group("delete condemned links", group);
+        let outcome = socket.run(batch);
+        thread::sleep(PAUSE);
+        match outcome {
+            Ok(()) => debug!(group, "condemned links deleted"),
+            // Their pods' namespaces died first and took them along.
+            Err(e) if matches!(e.errno(), Some(Errno::NODEV | Errno::SRCH)) => {}
+            Err(e) => {
+                warn!(group, "condemned links stay for now: {e}");
+                return true;
+            }
+        }
+        false
+    });
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_that_the_kernel_does_not_delete_are_kept_for_the_next_time() {
+        let group = *CONDEMNED_GROUPS.end();
+        let mut socket = Socket::open().unwrap();
+        // There are none, which is as good as deleted; whoever may not ask is told nothing of that.
+        assert_eq!(bury(&mut socket, BTreeSet::from([group])), BTreeSet::new());
+        let as_nobody = thread::spawn(move || {
+            let nobody = rustix::process::Uid::from_raw(65534);
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            bury(&mut socket, BTreeSet::from([group]))
+        });
+        assert_eq!(as_nobody.join().unwrap(), BTreeSet::from([group]));
     }
 }

@@ -229,7 +229,8 @@ impl Wirer {
         let index = near.index;
         match self.node.link(LinkId::Index(index)) {
             Ok(None) => {}
-            Ok(Some(link)) if link.name == near.name => {
+            // Another sandbox of the pod may have taken its name meanwhile.
+            Ok(Some(link)) if [near.name.as_str(), &keyed_host_link(&plan.tag.key)].contains(&link.name.as_str()) => {
                 let mut batch = Batch::new();
                 batch.delete_link("delete the link of a failed ADD", LinkId::Index(index));
                 batch.tolerate(Errno::NODEV);

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use dotfour_datapath::Netns;
 use dotfour_protocol::{
-    Add, Assigned, AttachmentKey, Call, Check, CniVersion, Del, Failure, Gc, PodName, Reply, ResultFormat,
+    Add, Assigned, AttachmentKey, Call, Check, CniVersion, Failure, Gc, PodName, Reply, ResultFormat, Status,
 };
 use rustix::process::Signal;
 
 use crate::leases::{now_ns, spool};
-use crate::support::{Node, add_call, eventually, key};
+use crate::support::{Node, add_call, del_call, eventually, key};
 
 fn assign_call(key: &AttachmentKey) -> Call {
     let pod = Some(PodName { namespace: "default".into(), name: "web-1".into() });
@@ -124,7 +124,7 @@ fn an_end_that_cannot_be_recorded_is_an_error_for_a_delegated_lease_alone_until_
         node.del(&key(&format!("{n:01500}")));
     }
     for _ in 0..2 {
-        let Reply::Failed(failure) = node.call(Call::Del(Del { key: key("c1") }), None) else { panic!("ended") };
+        let Reply::Failed(failure) = node.call(del_call(&key("c1"), None), None) else { panic!("ended") };
         assert_eq!((failure.code, failure.cause.as_str()), (105, "not-recorded"));
     }
     // The next start sees by its link that it is over.
@@ -203,4 +203,32 @@ fn a_wanted_address_is_assigned_and_a_late_call_whose_del_came_first_fails() {
     node.del(&key("c2"));
     let late = Call::Assign(Add { key: key("c2"), pod: None, started_ns, asked: Vec::new(), print: None });
     assert!(matches!(node.call(late, None), Reply::Failed(failure) if failure.cause == "overtaken-by-del"));
+}
+
+#[test]
+fn the_status_lists_pods_with_the_longest_names_in_pages_that_fit() {
+    let node = Node::new();
+    let _daemon = node.start(&node.static_config(130));
+    for number in 0..130 {
+        let (namespace, name) = (vec!["n"; 63].concat(), format!("{number:03}{}", vec!["p"; 250].concat()));
+        let add = Add {
+            key: key(&format!("{number:064}")),
+            pod: Some(PodName { namespace, name }),
+            started_ns: None,
+            asked: Vec::new(),
+            print: None,
+        };
+        assert!(matches!(node.call(Call::Assign(add), None), Reply::Assigned(_)));
+    }
+    let (mut listed, mut pages, mut after) = (0, 0, None);
+    loop {
+        let Reply::Status(status) = node.call(Call::Status(Status { after }), None) else { panic!("no status") };
+        (listed, pages) = (listed + status.attachments.len(), pages + 1);
+        if !status.more {
+            break;
+        }
+        after = status.attachments.last().and_then(|last| last.addresses.first().copied());
+    }
+    assert_eq!(listed, 130);
+    assert!(pages > 1, "130 such names would fit into one message");
 }

@@ -10,7 +10,7 @@ use dotfour_protocol::{Add, AttachmentKey, Call, Reply, Request, SpooledDel};
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::support::{Node, add_call, address, eventually, ip, key, send, source_seen};
+use crate::support::{Node, add_call, address, del_call, eventually, ip, key, receive, send, source_seen};
 
 /// The moment, as a plugin tells it.
 pub(crate) fn now_ns() -> u64 {
@@ -23,6 +23,11 @@ pub(crate) fn spool(node: &Node, name: &str, key: &AttachmentKey, at_ns: u64) {
     std::fs::create_dir_all(&directory).unwrap();
     let del = SpooledDel { version: dotfour_protocol::VERSION, key: key.clone(), at_ns };
     std::fs::write(directory.join(name), encode_spooled(&del).unwrap()).unwrap();
+}
+
+/// An ADD that says when its plugin was started.
+fn add_started(id: &str, started_ns: u64) -> Call {
+    Call::Add(Add { key: key(id), pod: None, started_ns: Some(started_ns), asked: Vec::new(), print: None })
 }
 
 fn spooled(node: &Node) -> Vec<String> {
@@ -46,16 +51,84 @@ fn a_late_add_whose_del_came_first_fails_clean_and_a_new_one_does_not() {
     let node = Node::new();
     let _daemon = node.start(&node.static_config(4));
     let pod = Netns::create().unwrap();
-    let add = |started_ns| {
-        Call::Add(Add { key: key("c1"), pod: None, started_ns: Some(started_ns), asked: Vec::new(), print: None })
-    };
     let started_ns = now_ns();
     node.del(&key("c1"));
-    let Reply::Failed(failure) = node.call(add(started_ns), Some(pod.as_fd())) else { panic!("a late ADD was served") };
+    let Reply::Failed(failure) = node.call(add_started("c1", started_ns), Some(pod.as_fd())) else {
+        panic!("a late ADD was served")
+    };
     assert_eq!(failure.cause, "overtaken-by-del");
     assert!(node.pod_links().is_empty());
     assert_eq!(node.status().pool.assigned, 0);
-    assert!(matches!(node.call(add(now_ns()), Some(pod.as_fd())), Reply::Attached(_)));
+    assert!(matches!(node.call(add_started("c1", now_ns()), Some(pod.as_fd())), Reply::Attached(_)));
+}
+
+#[test]
+fn a_del_that_is_served_late_spares_what_was_added_since() {
+    let node = Node::new();
+    let _daemon = node.start(&node.static_config(4));
+    let pod = Netns::create().unwrap();
+    let del = del_call(&key("c1"), Some(now_ns()));
+    assert!(matches!(node.call(add_started("c1", now_ns()), Some(pod.as_fd())), Reply::Attached(_)));
+    assert_eq!(node.call(del, None), Reply::Detached);
+    assert_eq!((node.status().pool.assigned, node.pod_links().len()), (1, 1));
+    // A moment that has not come yet is no licence to end what is added until then.
+    assert_eq!(node.call(del_call(&key("c2"), Some(u64::MAX)), None), Reply::Detached);
+    let other = Netns::create().unwrap();
+    assert!(matches!(node.call(add_started("c2", now_ns()), Some(other.as_fd())), Reply::Attached(_)));
+    for id in ["c1", "c2"] {
+        assert_eq!(node.call(del_call(&key(id), Some(now_ns())), None), Reply::Detached);
+    }
+    assert_eq!(node.status().pool.assigned, 0);
+}
+
+#[test]
+fn undoing_an_add_that_nobody_heard_of_spares_the_one_that_was_answered_meanwhile() {
+    let node = Node::new();
+    let daemon = node.start(&node.static_config(100));
+    let mut undone = 0;
+    for round in 0..60_u32 {
+        let (pod, id) = (Netns::create().unwrap(), format!("c{round}"));
+        let (first, second) = (node.connect(), node.connect());
+        let request = |started_ns| encode_request(&Request::new(add_started(&id, started_ns))).unwrap();
+        send(&first, &request(now_ns()), Some(pod.as_fd()));
+        // Long enough for the first to be under way, and short enough for it not to be answered.
+        std::thread::sleep(Duration::from_micros(u64::from(150 + round * 37 % 600)));
+        send(&second, &request(now_ns()), Some(pod.as_fd()));
+        drop(first);
+        let Reply::Attached(attachment) = receive(&second) else { panic!("no DEL has come: {}", node.log()) };
+        // What is left of the first comes last, if at all.
+        std::thread::sleep(Duration::from_millis(5));
+        let log = node.log();
+        assert_eq!(node.pod_routes().len(), 1, "round {round}: {attachment:?} was answered and is gone:\n{log}");
+        undone += usize::from(log.contains("nobody received the reply"));
+        node.del(&key(&id));
+        node.wait_until_clean();
+    }
+    assert_eq!(node.status().pool.assigned, 0);
+    println!("in {undone} of 60 rounds something was undone by then");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_daemon_that_starts_among_more_pods_than_a_socket_takes_answers_serves_and_ends() {
+    let node = Node::new();
+    let config = node.config(
+        "cooldown: 200ms\nsource: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.1.0-10.240.2.255]}\n",
+    );
+    let daemon = node.start(&config);
+    let pods = pods(301);
+    let (late, early) = pods.split_last().unwrap();
+    for (number, pod) in early.iter().enumerate() {
+        node.add(&key(&format!("c{number}")), &format!("web-{number}"), pod.as_fd()).unwrap();
+    }
+    assert!(daemon.stop().success());
+    let daemon = node.start(&config);
+    assert_eq!(node.status().pool.assigned, 300);
+    node.add(&key("late"), "late", late.as_fd()).unwrap();
+    node.del(&key("late"));
+    // It ends only when all that calls have left is done, for which it needs its socket.
+    assert!(daemon.stop().success());
+    assert!(!node.log().contains("multicast"), "{}", node.log());
 }
 
 #[test]

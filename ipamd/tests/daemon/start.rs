@@ -119,6 +119,18 @@ fn a_wireserver_that_is_not_there_or_never_answers_is_a_clear_start_up_error() {
 }
 
 #[test]
+fn a_daemon_that_waits_for_its_source_ends_when_it_is_told_to() {
+    let node = Node::new();
+    let silent = node.netns.run(|| TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let daemon = node.spawn(&node.config(&format!("source: {{kind: wireserver, url: {url}, timeout: 60s}}\n")));
+    // It asks, and is not answered.
+    let asked = silent.accept().unwrap();
+    assert!(daemon.stop().success());
+    drop(asked);
+}
+
+#[test]
 fn an_address_that_azure_stack_s_file_gains_later_enters_the_pool() {
     let node = Node::new();
     let file = node.directory.path().join("interfaces.json");

@@ -235,7 +235,7 @@ impl Node {
     }
 
     pub(crate) fn del(&self, key: &AttachmentKey) {
-        assert_eq!(self.call(Call::Del(Del { key: key.clone() }), None), Reply::Detached);
+        assert_eq!(self.call(del_call(key, None), None), Reply::Detached);
     }
 
     pub(crate) fn status(&self) -> NodeStatus {
@@ -305,6 +305,10 @@ pub(crate) fn add_call(key: &AttachmentKey, pod: &str) -> Call {
         asked: Vec::new(),
         print: None,
     })
+}
+
+pub(crate) fn del_call(key: &AttachmentKey, started_ns: Option<u64>) -> Call {
+    Call::Del(Del { key: key.clone(), started_ns })
 }
 
 pub(crate) fn send(caller: &OwnedFd, bytes: &[u8], netns: Option<BorrowedFd<'_>>) {

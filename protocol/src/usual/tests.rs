@@ -34,7 +34,7 @@ fn request() -> impl Strategy<Value = Request> {
     let call = prop_oneof![
         add().prop_map(Call::Add),
         add().prop_map(Call::Assign),
-        add().prop_map(|add| Call::Del(Del { key: add.key })),
+        add().prop_map(|Add { key, started_ns, .. }| Call::Del(Del { key, started_ns })),
     ];
     (call, prop_oneof![9 => Just(VERSION), 1 => any::<u16>()]).prop_map(|(call, version)| Request { version, call })
 }
@@ -108,7 +108,7 @@ fn the_calls_of_a_pod_are_usual() {
         asked: Vec::new(),
         print: Some(ResultFormat { version: CniVersion::V1_1_0, sandbox: Some("/run/netns/x".into()) }),
     };
-    for call in [Call::Add(add.clone()), Call::Assign(add), Call::Del(Del { key })] {
+    for call in [Call::Add(add.clone()), Call::Assign(add), Call::Del(Del { key, started_ns: Some(7) })] {
         let request = Request::new(call);
         assert_eq!(read(&write(&request).unwrap()), Some(request));
     }

@@ -123,3 +123,48 @@ fn a_file_that_grows_is_written_anew_and_loses_nothing() {
     assert!(std::fs::metadata(directory.path().join("leases.log")).unwrap().len() < largest);
     assert_eq!(on_file(directory.path()), in_pool(&ledger));
 }
+
+#[test]
+fn a_checkpoint_while_somebody_writes_is_of_the_whole_file_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = ledger(directory.path(), 4);
+    ledger.checkpoint().unwrap();
+    // What has no record of its own.
+    let resting = ledger.pool().free().next().unwrap();
+    ledger.pool().cool(resting, Duration::from_secs(7));
+    let writer = ledger.lock().journal.take();
+    thread::scope(|scope| {
+        let checkpoint = scope.spawn(|| ledger.checkpoint());
+        while ledger.lock().waiting == 0 {
+            thread::yield_now();
+        }
+        ledger.lock().journal = writer;
+        ledger.written.notify_all();
+        checkpoint.join().unwrap().unwrap();
+    });
+    let remembered = remember(directory.path(), &identity());
+    assert_eq!(replay(&remembered.records).cooling.get(&resting), Some(&Duration::from_secs(7)));
+}
+
+#[test]
+fn a_lease_that_could_not_be_ended_is_on_record_again_unless_its_address_is_another_s() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = ledger(directory.path(), 1);
+    ledger.commit(ledger.assign(wish(&key(1)), Duration::ZERO).1).unwrap();
+    let (lease, ticket) = ledger.release(&key(1), Duration::ZERO);
+    let lease = lease.unwrap();
+    // Somebody else's write of the whole file.
+    ledger.checkpoint().unwrap();
+    ledger.commit(ticket).unwrap();
+    assert!(on_file(directory.path()).is_empty());
+    assert!(ledger.restore(&key(1), &lease, 2));
+    assert_eq!(on_file(directory.path()), in_pool(&ledger));
+    assert_eq!(in_pool(&ledger).len(), 1);
+
+    ledger.commit(ledger.release(&key(1), Duration::ZERO).1).unwrap();
+    sweep(&mut ledger.pool(), Duration::ZERO);
+    ledger.commit(ledger.assign(wish(&key(2)), Duration::ZERO).1).unwrap();
+    assert!(!ledger.restore(&key(1), &lease, 2));
+    assert_eq!(in_pool(&ledger).into_keys().collect::<Vec<_>>(), [key(2)]);
+    assert_eq!(on_file(directory.path()), in_pool(&ledger));
+}

@@ -5,8 +5,8 @@
 //! here ([`result`]). It keeps no state, touches no network and knows no policy. It needs no `std`: half of what a small program costs is the start-up of its libc.
 //!
 //! What an ADD asks of the kernel, in this order: clock_gettime and rt_sigaction (in `start/`), read twice, open, socket,
-//! setsockopt twice, connect, sendmsg, recvfrom, close twice, write, exit_group. DEL: the same without open and one close,
-//! with sendto, and without write. No memory is mapped.
+//! setsockopt twice, connect, sendmsg, recvfrom, write, exit_group, which closes what is open. DEL: the same without open, with
+//! sendto, and without write. No memory is mapped.
 //!
 //! Run as `dotfour-ipam` ([`role`]), it serves a plugin that wires pods itself: it asks for addresses alone, and needs no namespace.
 //!

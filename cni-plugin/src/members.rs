@@ -1,8 +1,8 @@
 //! JSON read member by member, on top of serde_json.
 //!
 //! The plugin looks at two dozen members and passes by the rest. A derived reader costs the program 2 to 4 kB for each
-//! type; this one is a page for all of them, and can say in plain words which member is wrong. An object of plain strings and
-//! nothing else, as a runtime writes most configurations, is read without the library, which is cold code.
+//! type; this one is a page for all of them, and can say in plain words which member is wrong. An object as a runtime writes it
+//! is taken apart without the library, which is cold code.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -28,8 +28,8 @@ pub(crate) struct Value<'n, 'a> {
 
 /// Reads a whole text as one object.
 pub(crate) fn members<'a>(json: &'a [u8], each: Each<'_, 'a>) -> Result<(), String> {
-    match PlainStrings::of(json) {
-        Some(mut plain) => plain.try_for_each(|(name, raw)| each(Value { name, raw })),
+    match Plain::of(json) {
+        Some(plain) => plain.iter().try_for_each(|(name, raw)| each(Value { name, raw })),
         None => walk(json, None, each),
     }
 }
@@ -100,50 +100,92 @@ pub(crate) fn trimmed(json: &[u8]) -> &[u8] {
     json.get(begin..end).unwrap_or_default()
 }
 
-/// The members of an object that has only strings in which nothing is escaped, and is written without spaces: their names, and
-/// their values with the quotes.
-struct PlainStrings<'a>(&'a str);
+/// The members of an object that is written as Go writes one, without spaces, with whole numbers only and with nothing escaped:
+/// their names, and their values as they are.
+struct Plain<'a> {
+    members: [(&'a str, &'a str); MOST],
+    count: usize,
+}
 
-impl<'a> PlainStrings<'a> {
-    /// `None` for any other text.
+impl<'a> Plain<'a> {
+    /// `None` for any other text, and for one with too many members.
     fn of(json: &'a [u8]) -> Option<Self> {
-        let inside = core::str::from_utf8(trimmed(json)).ok()?.strip_prefix('{')?.strip_suffix('}')?;
-        let mut rest = inside;
+        let mut rest = core::str::from_utf8(trimmed(json)).ok()?.strip_prefix('{')?.strip_suffix('}')?;
+        let mut found = Plain { members: [("", ""); MOST], count: 0 };
         loop {
-            let (_, behind) = plain_member(rest)?;
+            let (member, behind) = plain_member(rest)?;
+            *found.members.get_mut(found.count)? = member;
+            found.count += 1;
             if behind.is_empty() {
-                return Some(PlainStrings(inside));
+                return Some(found);
             }
             rest = behind.strip_prefix(',')?;
         }
     }
-}
 
-impl<'a> Iterator for PlainStrings<'a> {
-    type Item = (&'a str, &'a str);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (member, behind) = plain_member(self.0)?;
-        self.0 = behind.strip_prefix(',').unwrap_or_default();
-        Some(member)
+    fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.members.iter().take(self.count).copied()
     }
 }
+
+/// How many members there may be. The specification knows twelve.
+const MOST: usize = 16;
 
 /// The member at the beginning of a text, and what is behind it.
 fn plain_member(text: &str) -> Option<((&str, &str), &str)> {
-    let (name, behind) = plain_string(text)?;
-    let (value, behind) = plain_string(behind.strip_prefix(':')?)?;
+    let (name, behind) = text.split_at_checked(string_length(text.as_bytes())?)?;
+    let behind = behind.strip_prefix(':')?;
+    let (value, behind) = behind.split_at_checked(value_length(behind.as_bytes(), DEPTH)?)?;
     Some(((name.get(1..name.len() - 1)?, value), behind))
 }
 
-/// The string at the beginning of a text, with its quotes, and what is behind it.
-fn plain_string(text: &str) -> Option<(&str, &str)> {
-    let inside = text.strip_prefix('"')?;
-    let length = inside.bytes().position(|byte| !is_plain(byte))?;
-    if inside.as_bytes().get(length) != Some(&b'"') {
-        return None;
+/// How many objects and arrays may be inside each other. A result has four.
+const DEPTH: u8 = 16;
+
+/// How long the value at the beginning of a text is, if it is a plain one.
+fn value_length(text: &[u8], depth: u8) -> Option<usize> {
+    match text.first()? {
+        b'"' => string_length(text),
+        b'{' => group_length(text, b'}', depth.checked_sub(1)?),
+        b'[' => group_length(text, b']', depth.checked_sub(1)?),
+        b'-' | b'0'..=b'9' => number_length(text),
+        _ => [&b"true"[..], b"false", b"null"].into_iter().find(|word| text.starts_with(word)).map(<[u8]>::len),
     }
-    text.split_at_checked(length + 2)
+}
+
+fn string_length(text: &[u8]) -> Option<usize> {
+    let inside = text.strip_prefix(b"\"")?;
+    let length = inside.iter().position(|byte| !is_plain(*byte))?;
+    (inside.get(length) == Some(&b'"')).then_some(length + 2)
+}
+
+/// A fraction or an exponent is not part of it, and so nothing that may come next.
+fn number_length(text: &[u8]) -> Option<usize> {
+    let sign = usize::from(text.first() == Some(&b'-'));
+    let digits = text.get(sign..)?;
+    let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let canonical = count == 1 || count > 1 && digits.first() != Some(&b'0');
+    canonical.then_some(sign + count)
+}
+
+/// An object, or an array, which ends with this.
+fn group_length(text: &[u8], end: u8, depth: u8) -> Option<usize> {
+    if text.get(1) == Some(&end) {
+        return Some(2);
+    }
+    let mut at = 1;
+    loop {
+        if end == b'}' {
+            at += string_length(text.get(at..)?)?;
+            text.get(at).filter(|byte| **byte == b':')?;
+            at += 1;
+        }
+        at += value_length(text.get(at..)?, depth)?;
+        match text.get(at)? {
+            b',' => at += 1,
+            byte => return (*byte == end).then_some(at + 1),
+        }
+    }
 }
 
 /// Goes through an object, or through the array of that name.

@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::vec::Vec;
+use core::mem;
 
 use dotfour_protocol::{Add, AttachmentKey, Call, Cause, Check, Del, Failure, Gc, Request, ResultFormat};
 
@@ -39,7 +40,11 @@ pub(crate) fn add(
         Role::Ipam => Call::Assign(add),
     });
     let lost = match call::call(&config.socket, &request, namespace.as_ref(), call::ADD_DEADLINE) {
-        Ok(Answer::Printed(result)) => return Ok(result::with_dns(result, config.dns)),
+        Ok(Answer::Printed(result)) => {
+            // As the socket of the call: the end of the process closes it.
+            mem::forget(namespace);
+            return Ok(result::with_dns(result, config.dns));
+        }
         Ok(Answer::Failed(failure)) => return Err(failure),
         Ok(_) => return Err(unexpected_reply()),
         Err(lost) => lost,

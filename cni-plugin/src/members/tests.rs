@@ -30,6 +30,8 @@ fn tree() -> impl Strategy<Value = Tree> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
     #[test]
     fn an_object_of_strings_is_read_as_serde_json_reads_it_however_it_is_written(
         map in proptest::collection::btree_map("[a-z\"\\\\\u{1}ä]{0,5}", "[a-z/.\"\\\\\u{7f}ß]{0,9}", 0..5),
@@ -62,11 +64,43 @@ proptest! {
     }
 
     #[test]
+    fn an_object_as_go_writes_it_is_read_as_serde_json_reads_it_whatever_is_changed_in_it(
+        at: prop::sample::Index,
+        length in 0..3_usize,
+        with in "[-+{}\\[\\]\",:.0-9eEtrufalsn \t\u{c}\\\\x]{0,3}",
+    ) {
+        let mut json = PREVIOUS.to_owned();
+        let at = at.index(json.len() - length);
+        json.replace_range(at..at + length, &with);
+        prop_assert_eq!(collect(json.as_bytes()).ok(), serde_json::from_str(&json).ok(), "{}", json);
+        // Also where nobody looks into the values.
+        let parts = serde_json::from_str::<std::collections::BTreeMap<String, &RawValue>>(&json);
+        prop_assert_eq!(members(json.as_bytes(), &mut |_| Ok(())).is_ok(), parts.is_ok(), "{}", json);
+    }
+
+    #[test]
     fn what_serde_json_refuses_is_refused(at in 0..24_usize, with in "[\\x00-\\x7f]{0,3}") {
         let mut json = r#"{"a":[1,{}],"b":"\u00e9"}"#.to_owned();
         json.replace_range(at..=at, &with);
         prop_assert_eq!(collect(json.as_bytes()).ok(), serde_json::from_str(&json).ok(), "{}", json);
     }
+}
+
+/// A bit of everything that a configuration may have, as it comes at a DEL.
+const PREVIOUS: &str = concat!(
+    r#"{"cniVersion":"1.0.0","name":"azure","prevResult":{"interfaces":[{"name":"eth0","mtu":1500,"mac":"0a:b1"},{}],"#,
+    r#""ips":[{"interface":0,"address":"10.0.0.5/32"}],"routes":[],"n":[-1,10,0]},"a":null,"b":true,"c":false}"#,
+);
+
+#[test]
+fn a_configuration_as_it_comes_at_a_del_is_read_without_the_library() {
+    assert_eq!(Plain::of(PREVIOUS.as_bytes()).unwrap().count, 6);
+    let deep = |depth| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    assert!(Plain::of(deep(usize::from(DEPTH)).as_bytes()).is_some());
+    assert!(Plain::of(deep(usize::from(DEPTH) + 1).as_bytes()).is_none());
+    let wide = |count| format!("{{{}}}", vec![r#""a":1"#; count].join(","));
+    assert!(Plain::of(wide(MOST).as_bytes()).is_some());
+    assert!(Plain::of(wide(MOST + 1).as_bytes()).is_none());
 }
 
 #[test]

@@ -15,8 +15,8 @@ use dotfour_rig::{Daemon, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, 
 use crate::trace::{Seen, Strace, forbidden, served};
 
 /// System calls of the plugin, after its execve: what an ADD asks (`cni-plugin/src/lib.rs` lists it), and what a DEL does.
-const PLUGIN_ADD: usize = 15;
-const PLUGIN_DEL: usize = 12;
+const PLUGIN_ADD: usize = 13;
+const PLUGIN_DEL: usize = 11;
 /// System calls of the daemon's thread that serves the call, from taking it to being ready for the next. Two come on top where
 /// the message comes after the accept, and one where nothing was left of the call before, so that the timer has to be set.
 const DAEMON_ADD: usize = 19;

@@ -28,8 +28,9 @@ pub(crate) struct Value<'n, 'a> {
 
 /// Reads a whole text as one object.
 pub(crate) fn members<'a>(json: &'a [u8], each: Each<'_, 'a>) -> Result<(), String> {
-    match Plain::of(json) {
-        Some(plain) => plain.iter().try_for_each(|(name, raw)| each(Value { name, raw })),
+    let mut plain = [("", ""); MOST];
+    match plain_members(json, &mut plain) {
+        Some(count) => plain.into_iter().take(count).try_for_each(|(name, raw)| each(Value { name, raw })),
         None => walk(json, None, each),
     }
 }
@@ -100,36 +101,24 @@ pub(crate) fn trimmed(json: &[u8]) -> &[u8] {
     json.get(begin..end).unwrap_or_default()
 }
 
-/// The members of an object that is written as Go writes one, without spaces, with whole numbers only and with nothing escaped:
-/// their names, and their values as they are.
-struct Plain<'a> {
-    members: [(&'a str, &'a str); MOST],
-    count: usize,
-}
+/// How many members an object may have to be read by ourselves. The specification knows twelve.
+const MOST: usize = 14;
 
-impl<'a> Plain<'a> {
-    /// `None` for any other text, and for one with too many members.
-    fn of(json: &'a [u8]) -> Option<Self> {
-        let mut rest = core::str::from_utf8(trimmed(json)).ok()?.strip_prefix('{')?.strip_suffix('}')?;
-        let mut found = Plain { members: [("", ""); MOST], count: 0 };
-        loop {
-            let (member, behind) = plain_member(rest)?;
-            *found.members.get_mut(found.count)? = member;
-            found.count += 1;
-            if behind.is_empty() {
-                return Some(found);
-            }
-            rest = behind.strip_prefix(',')?;
+/// Puts the members of an object there, their names and their values as they are, and returns how many there are. The object
+/// must be written as Go writes one: without spaces, with whole numbers only and with nothing escaped. `None` for any other
+/// text, and for one with too many members.
+fn plain_members<'a>(json: &'a [u8], members: &mut [(&'a str, &'a str); MOST]) -> Option<usize> {
+    let mut rest = core::str::from_utf8(trimmed(json)).ok()?.strip_prefix('{')?.strip_suffix('}')?;
+    for (before, place) in members.iter_mut().enumerate() {
+        let (member, behind) = plain_member(rest)?;
+        *place = member;
+        if behind.is_empty() {
+            return Some(before + 1);
         }
+        rest = behind.strip_prefix(',')?;
     }
-
-    fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.members.iter().take(self.count).copied()
-    }
+    None
 }
-
-/// How many members there may be. The specification knows twelve.
-const MOST: usize = 16;
 
 /// The member at the beginning of a text, and what is behind it.
 fn plain_member(text: &str) -> Option<((&str, &str), &str)> {

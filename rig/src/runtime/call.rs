@@ -127,6 +127,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Its process id. None once it was waited for.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Waits for its end.
     pub fn finish(mut self) -> Result<Answer, CallError> {
         let failed = |source| CallError::Run { program: self.program.clone(), source };

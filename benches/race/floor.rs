@@ -1,7 +1,7 @@
 //! The bare kernel work of a pod, done by the caller itself: no process, no daemon, no record, no waiting in line.
 //!
 //! It is the daemon's own wiring, so that floor and contestant ask the kernel for the same: a pair with its tag, route and
-//! neighbour on the node, and address, routes and neighbour in the pod. DEL is route and link down; the link itself is
+//! neighbour on the node, and address, routes and neighbour in the pod. DEL is the route and the link condemned; the link itself is
 //! deleted behind the caller's back, and outside the timing.
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -63,7 +63,7 @@ const HOW: &str = "\
 - After each DEL the race waits until the pod's link is gone, and after each 25 rounds until the kernel has taken the
   sandboxes apart: what somebody leaves to later shall not be paid by others. In a burst it is part of the race.
 - The floor's kernel work is that of Dotfour's daemon: the pair of links with tag, route and neighbour on the node;
-  address, routes and neighbour in the pod; at DEL the route and the link's end. Its process and its work are one after
+  address, routes and neighbour in the pod; at DEL the route, and the link given up. Its process and its work are one after
   the other, with nobody to wake and nothing to read.
 - CPU is processor time per call: of the process, of those it starts, of the daemon, with what the daemon does later
   charged to DEL. What the kernel does on its own account is nobody's.

@@ -122,9 +122,6 @@ impl Views {
         for route in stray.into_iter().filter_map(|place| kernel.routes.get(place)) {
             findings.push(format!("the host route to {} leads to no live link of it", route.destination));
         }
-        for link in kernel.condemned.iter().filter(|link| link.up) {
-            findings.push(format!("condemned link {} is up", link.name));
-        }
         for link in &kernel.unreadable {
             findings.push(format!("link {} looks like a pod's and has no alias that can be read", link.name));
         }

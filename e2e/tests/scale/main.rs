@@ -1,5 +1,5 @@
 //! Does a pod stay fast and whole when there are many of them? With a thousand pods on the node, with fifty thousand rules
-//! of others, with a thousand links waiting to be deleted, ADD and DEL are what they are on an empty node; and the first
+//! of others, with fifty thousand tracked connections, with a thousand links waiting to be deleted, ADD and DEL are what they are on an empty node; and the first
 //! packet after ADD's answer arrives, also where another pod had the address a moment ago. The daemon is small all the while,
 //! and another takes its place without a packet lost.
 //!
@@ -15,6 +15,7 @@ mod first_packet;
 mod moved;
 mod stage;
 mod standing;
+mod tracked;
 
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -28,6 +29,7 @@ use crate::firewall::Firewall;
 use crate::first_packet::FirstPackets;
 use crate::moved::Moves;
 use crate::standing::Standing;
+use crate::tracked::Tracked;
 
 /// What a ratio is allowed in `make test`: far above its noise, far below what a scan or a lock costs.
 const LENIENT: f64 = 2.0;
@@ -90,6 +92,12 @@ tests![
     firewall::counts_little,
     Firewall { rules: 5_000, limit: LENIENT },
     Firewall { rules: 50_000, limit: BUDGET };
+
+    "tracked_connections_do_not_slow_del",
+    "fifty_thousand_tracked_connections_leave_del_within_the_budget",
+    tracked::count_little,
+    Tracked { connections: 50_000, limit: LENIENT },
+    Tracked { connections: 50_000, limit: BUDGET };
 
     "pods_deleted_at_once_are_all_answered_and_their_links_are_gone_soon_after",
     "a_thousand_pods_deleted_at_once_are_answered_and_gone_within_the_budget",

@@ -38,7 +38,7 @@ faults![
     a_second_link_with_an_address_is_found,
     a_link_without_an_alias_is_found,
     a_link_by_another_name_than_the_daemon_s_is_found,
-    a_condemned_link_that_is_up_is_found,
+    a_condemned_link_that_has_its_route_is_found,
     another_address_inside_a_pod_is_found,
     a_second_address_inside_a_pod_is_found,
     an_interface_by_another_name_is_found,

@@ -115,11 +115,16 @@ pub(crate) fn a_link_by_another_name_than_the_daemon_s_is_found(stage: &Stage) -
     stage.now_finds(&[format!("the daemon calls the link of azure/{who}/eth0 {}, the kernel azvother", link.name)])
 }
 
-pub(crate) fn a_condemned_link_that_is_up_is_found(stage: &Stage) -> Outcome {
+pub(crate) fn a_condemned_link_that_has_its_route_is_found(stage: &Stage) -> Outcome {
     let alias = "dotfour/1 eth0 10.240.0.14 azure 0123456789abcdef";
     let group = Some(*CONDEMNED_GROUPS.start());
-    second_link(stage, "azvdead", &LinkChange { alias: Some(alias), group, ..LinkChange::default() })?;
-    stage.now_finds(&["condemned link azvdead is up".to_owned()])
+    let change = LinkChange { alias: Some(alias), group, up: Some(true), ..LinkChange::default() };
+    second_link(stage, "azvdead", &change)?;
+    stage.now_finds(&[])?;
+    let dead = stage.node.links()?.into_iter().find(|link| link.name == "azvdead").ok_or("no azvdead")?;
+    let dead = host_route("10.240.0.14".parse()?, &dead);
+    stage.plant(|batch| batch.add_route("", &dead, IfPresent::Refuse))?;
+    stage.now_finds(&["the host route to 10.240.0.14/32 leads to no live link of it".to_owned()])
 }
 
 pub(crate) fn another_address_inside_a_pod_is_found(stage: &Stage) -> Outcome {

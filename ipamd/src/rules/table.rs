@@ -28,10 +28,10 @@ use super::plan::{Group, IMDS, Plan, WIRESERVER, WIRESERVER_PORTS};
 pub use super::words::TABLE;
 use super::words::{
     Base, FAMILY, chain, count, counter, describe, differs, element, equals, fib, goto, in_set, meta, named_set,
-    not_the_node, payload, prefix, set_name, table, text, version,
+    not_the_node, payload, prefix, range, set_name, table, text, version,
 };
 use crate::config::Metadata;
-use crate::wiring::names::{EXEMPT_GROUP, LINK_PREFIX};
+use crate::wiring::names::{CONDEMNED_GROUPS, EXEMPT_GROUP, LINK_PREFIX};
 
 /// An empty set whose name says which plan the table was made from. Its name, because nft up to 1.0.6 at least loses the
 /// comment of a set that is given as JSON.
@@ -119,6 +119,15 @@ impl Content {
             vec![
                 equals(payload("icmpv6", "type"), text("nd-router-advert")),
                 count("router_adverts"),
+                Statement::Drop(None),
+            ],
+        );
+        // Its pod is gone, and what is left of it is nobody's forgery.
+        self.rule(
+            "antispoof",
+            "a condemned link carries nothing",
+            vec![
+                equals(meta(MetaKey::Iifgroup), range(*CONDEMNED_GROUPS.start(), *CONDEMNED_GROUPS.end())),
                 Statement::Drop(None),
             ],
         );

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use nftables::expr::{
-    Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix,
+    Expression, Fib, FibFlag, FibResult, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, Range,
 };
 use nftables::schema::{Chain, Counter, Set, Table};
 use nftables::stmt::{self, JumpTarget, Match, Operator, Statement};
@@ -73,6 +73,10 @@ pub(super) fn text(text: impl Into<String>) -> Expression<'static> {
 
 pub(super) fn prefix(address: &str, length: u8) -> Expression<'static> {
     Expression::Named(NamedExpression::Prefix(Prefix { addr: Box::new(text(address)), len: u32::from(length) }))
+}
+
+pub(super) fn range(first: u32, last: u32) -> Expression<'static> {
+    Expression::Range(Box::new(Range { range: [Expression::Number(first), Expression::Number(last)] }))
 }
 
 pub(super) fn payload(protocol: &'static str, field: &'static str) -> Expression<'static> {

@@ -1,7 +1,7 @@
 //! Deletes condemned links, many at a time and behind everybody's back.
 //!
 //! Deleting a veth waits some 20 ms for a grace period of the kernel's, whether for one link or for a group. So DEL only
-//! sets its link down and puts it into a condemned group, and this thread deletes whole groups.
+//! takes the route away and puts the link into a condemned group, and this thread deletes whole groups.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -185,16 +185,18 @@ impl Wirer {
         Ok(Wired { link: HostLink { index: near.index, name: near.name }, pod: far, leftovers: inside })
     }
 
-    /// Takes a pod off the network for good: no packet to it or from it once this returns. The link itself stays, down
-    /// and in `group`, for the janitor. A link that is gone already is fine.
+    /// Takes a pod off the network for good: no packet to it or from it once this returns, for without its route, what it sends
+    /// is not its own address's any more ([`crate::rules`]). The link itself stays, in `group`, for the janitor. It stays up too:
+    /// to set it down is half of all that a DEL has to wait for, and where something masquerades, it makes the kernel go through
+    /// all connections there are. A link that is gone already is fine.
     pub fn unwire(&mut self, addresses: PodAddresses, link: &HostLink, group: u32) -> Result<(), KernelError> {
         let mut batch = Batch::new();
         for address in addresses.iter() {
             batch.delete_route("delete the host route", &host_route(address, link.index, None));
             batch.tolerate(Errno::SRCH);
         }
-        let change = LinkChange { up: Some(false), group: Some(group), ..LinkChange::default() };
-        batch.change_link("set the host link down", LinkId::Index(link.index), &change);
+        let change = LinkChange { group: Some(group), ..LinkChange::default() };
+        batch.change_link("condemn the host link", LinkId::Index(link.index), &change);
         batch.tolerate(Errno::NODEV);
         self.node.run(batch)
     }

@@ -71,10 +71,11 @@ const HOW: &str = "\
   node's NIC and the fabric. All pods' addresses are secondary addresses of their node's NIC, so the fabric treats
   everybody alike. Dotfour has its rules in force, and connections tracked for them. ptp and bridge have none (`ipMasq:
   false`): by themselves they track nothing, which is so on no node of a cluster, for kube-proxy's rules make the kernel
-  track everybody's connections. So all of it is measured twice: by themselves, and with such rules on every node. TCP, MTU 1500, plain sockets: one end writes 128 KiB at a time and the other reads,
-  or one byte goes there and one comes back. Both ends of a connection are on one processor, the several streams on as
+  track everybody's connections. So all of it is measured twice: by themselves, and with such rules on every node. TCP,
+  MTU 1500, plain sockets: one end writes 128 KiB at a time and the other reads, or one byte goes there and one comes
+  back. Both ends of a connection are on one processor, the several streams on as
   many as there are, so neither the scheduler's choice nor waking another processor is part of it. In a round everybody
   has a short turn for each measurement, one right after the other; an answer's median and p99 are those of a turn, and
-  the table has the median of the turns. Behind a budget's ratio stands between what the true one lies in 95 of 100
-  cases; what misses a budget, though not all of that does, is unclear.
+  the table has the median of the turns. Behind a budget's ratio is its confidence interval of 95 %;
+  a budget is unclear if the ratio misses it and part of the interval keeps it.
 ";

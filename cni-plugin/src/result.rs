@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use dotfour_protocol::frame::EMPTY_DNS;
-use dotfour_protocol::{Cause, CniVersion, Failure};
+use dotfour_protocol::{CniVersion, Failure};
 use serde::Serialize;
 
 /// A result as the daemon has printed it, with the configuration's `dns` in place of the empty one at its end. The daemon
@@ -57,13 +57,7 @@ pub fn failed(version: CniVersion, failure: &Failure) -> Vec<u8> {
 
 /// One line of JSON.
 fn json(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
-    let mut text = serde_json::to_vec(value).map_err(|e| {
-        Failure::new(
-            Cause::Internal,
-            format!("cannot write the result: {e}"),
-            "this is a defect in Dotfour: please report it",
-        )
-    })?;
+    let mut text = serde_json::to_vec(value).map_err(|e| Failure::defect(format!("cannot write the result: {e}")))?;
     text.push(b'\n');
     Ok(text)
 }

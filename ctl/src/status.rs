@@ -38,7 +38,7 @@ fn row(attachment: &AttachmentStatus) -> [String; 6] {
     let container = &attachment.key.container_id;
     [
         addresses.join(","),
-        // After a restart of the daemon the pod's name is not known until the pod is added again.
+        // The runtime gave none, or it was lost with the journal.
         attachment.pod.as_ref().map_or("-".into(), ToString::to_string),
         attachment.key.ifname.clone(),
         // Another plugin's, which the daemon does not know.

@@ -9,14 +9,17 @@ use ipnet::IpNet;
 use crate::pool::{Families, Rest};
 
 mod cni;
+mod label;
 mod masquerade;
+mod metadata;
 mod metrics;
 mod range;
 mod raw;
 mod taint;
 
 pub use cni::{Cni, DEFAULT_BIN_DIR, DEFAULT_CONF_DIR};
-pub use masquerade::{Masquerade, Metadata};
+pub use masquerade::Masquerade;
+pub use metadata::Metadata;
 pub use metrics::MetricsTarget;
 pub use range::AddressRange;
 use raw::{Raw, one_line};

@@ -13,7 +13,7 @@ use std::time::Duration;
 use dotfour_datapath::{KernelError, Socket};
 use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::errors::{counts_in_words, with_source};
@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::metrics::endpoint::Endpoint;
 use crate::metrics::exposition::Exposition;
 use crate::nic::{self, Nic, NicError};
-use crate::pool::{Exclusion, Families, Pool, PoolAddress, eligible};
+use crate::pool::{Exclusion, ExclusionReason, Families, Pool, PoolAddress, eligible};
 use crate::refill::{Refill, Reservations};
 use crate::rules::{Rules, RulesError};
 use crate::server::Server;
@@ -322,9 +322,7 @@ fn fill_pool(
 ) -> (Pool, Families) {
     let mut pool = Pool::new(config.rest);
     let (offered, excluded) = eligible(report, nic);
-    for Exclusion { address, reason } in excluded {
-        debug!(%address, ?reason, "does not enter the pool");
-    }
+    tell_excluded(&excluded);
     pool.apply_view(&offered);
     let families = config.ip_families.unwrap_or_else(|| offered_families(&offered));
     for (family, count) in counts_by_family(&offered, families) {
@@ -348,6 +346,18 @@ fn fill_pool(
     }
     Reservations::make(&mut pool, &foreign_uses(view)).tell(&nic.name);
     (pool, families)
+}
+
+/// Says which addresses of the source are not for pods, and why: who misses some looks here first. That the node's own are
+/// not needs no saying.
+fn tell_excluded(excluded: &[Exclusion]) {
+    for reason in [ExclusionReason::AzureReserved, ExclusionReason::OutsideSubnet] {
+        let of_reason = excluded.iter().filter(|exclusion| exclusion.reason == reason);
+        let addresses: Vec<String> = of_reason.map(|exclusion| exclusion.address.to_string()).collect();
+        if !addresses.is_empty() {
+            info!(addresses = addresses.join(","), "not for pods: {reason}");
+        }
+    }
 }
 
 /// What pods get if nobody says: an address of each family that is there for pods. A NIC without any offers IPv4 one day.

@@ -7,19 +7,20 @@
 //! - [`pool`] is pure: which address is in which state, and whose. [`lease`] puts its changes on record, and restores it
 //!   from kernel and record after a restart; [`takeover`] finds who else uses its addresses.
 //! - [`refill`] looks at source and node again and again, and lets the pool follow.
-//! - [`server`] takes calls from the plugin, each a [`caller`]; [`verbs`] has one file for each; [`wiring`] makes and unmakes a pod's links.
-//!   [`client`] is the other end, for `dotfourctl` and tests. [`aftermath`] is what can wait until a caller has its answer.
+//! - [`server`] takes calls from the plugin, each a [`caller`]; [`verbs`] has one file for each; [`wiring`] makes and unmakes
+//!   a pod's links. [`client`] is the other end, for `dotfourctl` and tests. [`aftermath`] is what can wait until a caller
+//!   has its answer.
 //! - [`keeper`] ends what ended without telling: links that vanished ([`watch`]), DELs that found no daemon ([`spool`]).
 //!   [`sweeper`] removes the connections of released addresses.
 //! - [`rules`] decide which source address the world sees of a pod, and what a pod may not do; kept in one nftables table.
+//! - [`forwarding`] lets the node forward, by way of [`sysctl`].
 //! - [`metrics`] counts and times all that, and serves it to Prometheus.
 //! - [`install`] gets plugin and network configuration onto a node, and everything off it again.
 //! - [`startup_taint`] takes a taint off the node, by way of [`kubernetes`]' API server; no pod needs either.
 //! - [`errors`] turns what went wrong into what an operator reads.
 //!
 //! Invariants: the pool is never locked over IO or a kernel call; an assigned address never leaves the pool; one call at a
-//! time works on an attachment; only [`wiring`] changes pod
-//! networking, and only [`rules`] nftables.
+//! time works on an attachment; only [`wiring`] changes pod networking, and only [`rules`] nftables.
 
 pub mod aftermath;
 pub mod caller;

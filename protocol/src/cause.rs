@@ -149,6 +149,11 @@ impl Failure {
             next_step: next_step.into(),
         }
     }
+
+    /// What cannot happen, and has. A panic would say less.
+    pub fn defect(message: impl Into<String>) -> Self {
+        Failure::new(Cause::Internal, message, "this is a defect in Dotfour: please report it with the daemon's log")
+    }
 }
 
 impl fmt::Display for Failure {

@@ -100,8 +100,7 @@ pub fn decode_spooled(bytes: &[u8]) -> Result<SpooledDel, Failure> {
 }
 
 fn json(message: &impl Serialize) -> Result<Vec<u8>, Failure> {
-    serde_json::to_vec(message)
-        .map_err(|e| Failure::new(Cause::Internal, format!("cannot encode a message: {e}"), REPORT_DEFECT))
+    serde_json::to_vec(message).map_err(|e| Failure::defect(format!("cannot encode a message: {e}")))
 }
 
 fn within<B: AsRef<[u8]>>(message: B, limit: usize) -> Result<B, Failure> {
@@ -123,8 +122,6 @@ fn mismatch(message: String) -> Failure {
         "install the plugin and the daemon from the same release, or releases next to each other",
     )
 }
-
-const REPORT_DEFECT: &str = "this is a defect in Dotfour: please report it with the daemon's log";
 
 #[cfg(test)]
 mod tests {

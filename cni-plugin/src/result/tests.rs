@@ -1,3 +1,4 @@
+use dotfour_protocol::Cause;
 use serde_json::{Value, json};
 
 use super::*;

@@ -56,7 +56,7 @@ pub(crate) fn count_little(place: &Place, tracked: &Tracked) -> Outcome {
 
 /// Makes the node track so many connections. Returns how many it does.
 fn connect(host: &Host, connections: u32) -> Result<u32, Failure> {
-    let count = host.node.netns().run(|| -> Result<u32, Failure> {
+    host.node.netns().run(|| -> Result<u32, Failure> {
         let mut made = 0;
         while made < connections {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
@@ -68,8 +68,7 @@ fn connect(host: &Host, connections: u32) -> Result<u32, Failure> {
             made += 10_000;
         }
         Ok(Conntrack::open()?.ok_or("the kernel tracks nothing")?.count()?)
-    })?;
-    count
+    })?
 }
 
 fn delete_one(host: &Host, number: usize) -> Result<Duration, Failure> {

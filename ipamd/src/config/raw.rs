@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::cni::RawCni;
-use super::masquerade::{RawMasquerade, RawMetadata};
+use super::masquerade::RawMasquerade;
+use super::metadata::RawMetadata;
 use super::{AddressRange, Config, MetricsTarget, Source, StaticSource, WireserverSource, taint};
 use crate::pool::{Families, Rest};
 

@@ -1,5 +1,7 @@
 //! The key of a taint.
 
+use super::label::is_label;
+
 /// A qualified name, as the API server takes it: a name, or the name of a domain, `/` and a name. A key that can be no taint's
 /// would leave the node tainted, and nobody would know why.
 pub(super) fn key(text: String) -> Result<String, String> {
@@ -9,11 +11,7 @@ pub(super) fn key(text: String) -> Result<String, String> {
         && name.chars().all(|c| alphanumeric(c) || "-_.".contains(c))
         && name.starts_with(alphanumeric)
         && name.ends_with(alphanumeric);
-    let good_label = |label: &str| {
-        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        label.chars().all(|c| inner(c) || c == '-') && label.starts_with(inner) && label.ends_with(inner)
-    };
-    let good_domain = domain.is_none_or(|domain| domain.len() <= 253 && domain.split('.').all(good_label));
+    let good_domain = domain.is_none_or(|domain| domain.len() <= 253 && domain.split('.').all(is_label));
     match good_name && good_domain {
         true => Ok(text),
         false => Err(format!("startupTaint: {text:?} is not the key of a taint, such as node.dotfour.io/not-ready")),

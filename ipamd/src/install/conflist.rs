@@ -29,7 +29,9 @@ pub fn text(config: &Config, portmap: Option<&[String]>) -> String {
     let offered: Vec<&str> = VERSIONS.into_iter().filter(|version| spoken(version)).collect();
     // With a plugin that speaks none of them, nothing works; it is to be seen in the runtime's error.
     let version = offered.iter().rfind(|version| **version <= VERSION).unwrap_or(&VERSION);
-    let mut ours = Map::from_iter([("type".to_owned(), json!(PLUGIN))]);
+    // A runtime passes on what was asked for (`runtimeConfig.ips`) only to a plugin that says so.
+    let capabilities = json!({"ips": true});
+    let mut ours = Map::from_iter([("type".to_owned(), json!(PLUGIN)), ("capabilities".to_owned(), capabilities)]);
     if config.socket != Path::new(dotfour_protocol::DEFAULT_SOCKET) {
         ours.insert("socket".into(), json!(config.socket));
     }
@@ -143,7 +145,7 @@ mod tests {
             json!({
                 "cniVersion": "1.0.0", "cniVersions": ["0.3.1", "0.4.0", "1.0.0"], "name": "azure",
                 "plugins": [
-                    {"type": "dotfour"},
+                    {"type": "dotfour", "capabilities": {"ips": true}},
                     {"type": "portmap", "capabilities": {"portMappings": true}, "snat": true},
                 ],
             })
@@ -153,7 +155,7 @@ mod tests {
         assert_eq!(newest["cniVersions"], json!(["0.3.1", "0.4.0", "1.0.0", "1.1.0"]));
         assert_eq!(list(&plain, Some(&["0.3.1", "0.4.0"]))["cniVersion"], "0.4.0");
         let alone = list(&plain, None);
-        assert_eq!(alone["plugins"], json!([{"type": "dotfour"}]));
+        assert_eq!(alone["plugins"], json!([{"type": "dotfour", "capabilities": {"ips": true}}]));
         assert_eq!(alone["cniVersions"], json!(VERSIONS));
     }
 

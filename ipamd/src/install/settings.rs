@@ -9,12 +9,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::directory::replace;
+use crate::lease::journal::boot_id;
 use crate::sysctl;
 
 /// The record's file name in the state directory.
 pub const FILE: &str = "settings.json";
-
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The settings that were changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +48,7 @@ impl Settings {
     /// # Errors
     /// The kernel does not say which boot this is.
     pub fn new(state_dir: &Path) -> io::Result<Self> {
-        let boot_id = fs::read_to_string(BOOT_ID)?;
-        Ok(Settings::of(sysctl::directory(), state_dir, boot_id.trim()))
+        Ok(Settings::of(sysctl::directory(), state_dir, &boot_id()?))
     }
 
     /// With settings in files below `kernel`.

@@ -143,8 +143,7 @@ pub fn uninstall(order: &Order<'_>) -> Result<Report, UninstallError> {
 
 /// How many pods have addresses that another plugin has wired: that plugin wants `dotfour-ipam` for their DEL.
 fn delegated_leases(config: &Config) -> Result<usize, UninstallError> {
-    let identity =
-        Identity::of_this_machine().map_err(InstallError::file("read", "/proc/sys/kernel/random/boot_id"))?;
+    let identity = Identity::of_this_machine().map_err(InstallError::file("read", journal::BOOT_ID))?;
     let leases = recover::replay(&journal::remember(&config.state_dir, &identity).records).leases;
     Ok(leases.values().filter(|lease| lease.delegated).count())
 }

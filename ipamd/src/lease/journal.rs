@@ -18,10 +18,21 @@ const COMPACT_FROM: u64 = 256 * 1024;
 /// A file is written anew when it has grown to this many times what a fresh one had.
 const COMPACT_FACTOR: u64 = 4;
 
+/// Where the kernel says which boot this is.
+pub const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Which boot this is.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn boot_id() -> std::io::Result<String> {
+    Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
+}
+
 /// Which machine this is, and since when: records of another one are of no use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// `/proc/sys/kernel/random/boot_id`. Only it tells a reboot: clocks jump, boot ids do not.
+    /// The kernel's ([`BOOT_ID`]). Only it tells a reboot: clocks jump, boot ids do not.
     pub boot_id: String,
     /// The VM's unique id as its firmware tells it; empty where it does not.
     pub machine_id: String,
@@ -30,7 +41,7 @@ pub struct Identity {
 impl Identity {
     /// This machine's.
     pub fn of_this_machine() -> std::io::Result<Self> {
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        let boot_id = boot_id()?;
         let machine_id = fs::read_to_string("/sys/class/dmi/id/product_uuid").unwrap_or_default().trim().to_owned();
         Ok(Identity { boot_id, machine_id })
     }

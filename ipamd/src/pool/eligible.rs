@@ -1,5 +1,6 @@
-//! What of a NIC's addresses may enter the pool (design rule: what Azure or the node needs never does).
+//! What of a NIC's addresses may enter the pool: what Azure or the node needs never may.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -36,6 +37,16 @@ pub enum ExclusionReason {
     AzureReserved,
     /// It is not in the subnet it was listed under.
     OutsideSubnet,
+}
+
+impl fmt::Display for ExclusionReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ExclusionReason::Primary => "the node's own",
+            ExclusionReason::AzureReserved => "Azure keeps the first four addresses of a subnet, and the last",
+            ExclusionReason::OutsideSubnet => "outside of the subnet that they are listed under",
+        })
+    }
 }
 
 /// Splits the addresses that a report has of a NIC into those pods may have, in ascending order and without repeats, and

@@ -6,7 +6,7 @@
 
 use dotfour_protocol::frame::EMPTY_DNS;
 use dotfour_protocol::plain::Writer;
-use dotfour_protocol::{Assigned, Attachment, Cause, CniVersion, Failure, PodAddress, Reply, ResultFormat, Route};
+use dotfour_protocol::{Assigned, Attachment, CniVersion, Failure, PodAddress, Reply, ResultFormat, Route};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// The pod's interface is the second one: the node's comes first, as it does in the results of other plugins.
@@ -111,11 +111,7 @@ fn end(mut out: Writer) -> Reply {
     match String::from_utf8(text) {
         Ok(text) => Reply::Printed(text),
         // It is put together of nothing but texts; should that ever change, the ADD fails and is undone.
-        Err(e) => Reply::Failed(Failure::new(
-            Cause::Internal,
-            format!("cannot write the result: {e}"),
-            "this is a defect in Dotfour: please report it with the daemon's log",
-        )),
+        Err(e) => Reply::Failed(Failure::defect(format!("cannot write the result: {e}"))),
     }
 }
 

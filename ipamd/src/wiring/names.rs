@@ -13,8 +13,7 @@ pub const LINK_PREFIX: &str = "azv";
 /// The interface whose host link carries the pod's name.
 const FIRST_INTERFACE: &str = "eth0";
 
-/// The protocol number of our routes. systemd-networkd and others leave a stranger's protocol alone, and a sync of ours
-/// touches no other.
+/// The protocol number of our routes, by which they are told from others' ([`crate::takeover`]).
 pub const ROUTE_PROTOCOL: u8 = 44;
 
 /// The priority of the rules in a pod that lead what a further interface's addresses send to that interface's own table:

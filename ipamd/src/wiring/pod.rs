@@ -375,6 +375,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_failed_add_made_is_deleted_also_under_the_name_that_another_sandbox_gave_it_and_a_stranger_s_link_is_not()
+    {
+        let key = AttachmentKey { network: "azure".into(), container_id: "c0ffee".into(), ifname: "eth0".into() };
+        let addresses = "10.240.0.5".parse::<IpAddr>().unwrap().into();
+        let nic =
+            Nic { index: 2, name: "eth0".into(), mtu: 1500, address: "10.240.0.4".parse().unwrap(), address_v6: None };
+        let keyed = keyed_host_link(&key);
+        let plan = PodPlan { tag: Tag { key, addresses }, host_link: "azv1".into(), nic: &nic, group: 0 };
+        let names = [("azv1", false), (&*keyed, false), ("stranger", true)];
+        for ((name, stays), index) in names.into_iter().zip(*LINK_INDICES.start()..) {
+            let there = Netns::create().unwrap().run(|| {
+                let mut wirer = Wirer::new(Arc::new(LinkIndices::starting_at(0))).unwrap();
+                let mut batch = Batch::new();
+                let near = VethEnd { name, mac: None, index: Some(index) };
+                let far = VethEnd { name: "far", mac: None, index: None };
+                batch.create_veth("make a pair", &VethPair { near, far, far_netns: None, mtu: 1500 });
+                wirer.node.run(batch).unwrap();
+                wirer.undo(&plan, &node_end(&plan, plan.host_link.clone(), index));
+                wirer.node.link(LinkId::Index(index)).unwrap().is_some()
+            });
+            assert_eq!(there.unwrap(), stays, "{name}");
+        }
+    }
+
+    #[test]
     fn a_kernel_that_was_started_without_ipv6_is_told_nothing_of_it() {
         let key = AttachmentKey { network: "azure".into(), container_id: "c0ffee".into(), ifname: "eth0".into() };
         let addresses = "10.240.0.5".parse::<IpAddr>().unwrap().into();

@@ -69,7 +69,11 @@ fn the_list_appears_when_the_daemon_serves_and_stays_when_it_ends() {
     assert_eq!(file.mode() & 0o7777, 0o600);
     let list = host.list().unwrap();
     let socket = host.node.socket();
-    assert_eq!(list["plugins"], json!([{"type": "dotfour", "socket": socket}]), "portmap is not there");
+    assert_eq!(
+        list["plugins"],
+        json!([{"type": "dotfour", "capabilities": {"ips": true}, "socket": socket}]),
+        "portmap is not there"
+    );
     let told = || host.node.log().contains("has no portmap") && host.node.log().contains("has no loopback");
     eventually("what is missing is told", told);
     daemon.stop();

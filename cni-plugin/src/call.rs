@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use core::mem::{self, MaybeUninit};
+use core::mem::MaybeUninit;
 use core::time::Duration;
 
 use dotfour_protocol::{Cause, Failure, Request, frame};
@@ -46,22 +46,34 @@ pub fn open_namespace(path: &str) -> Result<OwnedFd, Failure> {
 }
 
 /// Sends the request, and the namespace if there is one, to the daemon at `socket`, and waits for its reply. All of it
-/// together takes `deadline` at most.
+/// together takes `deadline` at most. The connection is closed then.
 ///
 /// # Errors
 /// [`Lost`], with `daemon-unavailable` if nothing listens or the daemon ends before it has answered, `deadline-exceeded`,
 /// `permission-denied`, `protocol-mismatch` if the other side is no Dotfour daemon of a fitting version, `io` for
 /// whatever else the kernel refuses.
 pub fn call(socket: &str, request: &Request, namespace: Option<&OwnedFd>, deadline: Duration) -> Result<Answer, Lost> {
+    call_on(socket, request, namespace, deadline).map(|(answer, _)| answer)
+}
+
+/// [`call`], with the connection, which may be left open until the process ends.
+pub(crate) fn call_on(
+    socket: &str,
+    request: &Request,
+    namespace: Option<&OwnedFd>,
+    deadline: Duration,
+) -> Result<(Answer, OwnedFd), Lost> {
     let message = frame::encode_request(request).map_err(|failure| Lost { failure, may_have_acted: false })?;
-    let reply = exchange(socket, &message, namespace.map(AsFd::as_fd), deadline).map_err(|stopped| {
+    let exchanged = exchange(socket, &message, namespace.map(AsFd::as_fd), deadline);
+    let (reply, connection) = exchanged.map_err(|stopped| {
         let may_have_acted = !matches!(stopped, Stopped::At(Step::Socket | Step::Connect | Step::Send, _));
         Lost { failure: stopped.into_failure(socket, deadline), may_have_acted }
     })?;
-    Answer::read(reply).map_err(|fault| {
+    let answer = Answer::read(reply).map_err(|fault| {
         let message = format!("the reply from {} is not one that this plugin knows: {fault}", Quoted(socket));
         Lost { failure: mismatch(message), may_have_acted: true }
-    })
+    })?;
+    Ok((answer, connection))
 }
 
 /// A call that has no answer.
@@ -102,7 +114,7 @@ fn exchange(
     message: &[u8],
     namespace: Option<BorrowedFd<'_>>,
     deadline: Duration,
-) -> Result<Vec<u8>, Stopped> {
+) -> Result<(Vec<u8>, OwnedFd), Stopped> {
     let at = |step| move |errno| Stopped::At(step, errno);
     let address = SocketAddrUnix::new(path.as_bytes()).map_err(at(Step::Socket))?;
     let socket = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -118,12 +130,10 @@ fn exchange(
     let mut reply = Vec::with_capacity(frame::MAX_MESSAGE);
     let (_, length) = uninterrupted(|| net::recv(&socket, spare_capacity(&mut reply), RecvFlags::TRUNC))
         .map_err(at(Step::Receive))?;
-    // The runtime waits for what is to be printed. The end of the process closes it, in nobody's way.
-    mem::forget(socket);
     match length {
         0 => Err(Stopped::Unanswered),
         length if length > reply.len() => Err(Stopped::TooLong(length)),
-        _ => Ok(reply),
+        _ => Ok((reply, socket)),
     }
 }
 

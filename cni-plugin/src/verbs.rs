@@ -39,13 +39,13 @@ pub(crate) fn add(
         Role::Main => Call::Add(add),
         Role::Ipam => Call::Assign(add),
     });
-    let lost = match call::call(&config.socket, &request, namespace.as_ref(), call::ADD_DEADLINE) {
-        Ok(Answer::Printed(result)) => {
-            // As the socket of the call: the end of the process closes it.
-            mem::forget(namespace);
+    let lost = match call::call_on(&config.socket, &request, namespace.as_ref(), call::ADD_DEADLINE) {
+        Ok((Answer::Printed(result), connection)) => {
+            // The runtime waits for what is printed. The end of the process closes these, in nobody's way.
+            mem::forget((connection, namespace));
             return Ok(result::with_dns(result, config.dns));
         }
-        Ok(Answer::Failed(failure)) => return Err(failure),
+        Ok((Answer::Failed(failure), _)) => return Err(failure),
         Ok(_) => return Err(unexpected_reply()),
         Err(lost) => lost,
     };
@@ -68,9 +68,12 @@ pub(crate) fn del(
     let config = NetConf::parse_as(role, input)?;
     let key = || key_of(&config, variables.container_id, variables.ifname);
     let request = Request::new(Call::Del(Del { key: key(), started_ns: Some(started_ns) }));
-    match call::call(&config.socket, &request, None, call::DEL_DEADLINE) {
-        Ok(Answer::Detached) => Ok(Vec::new()),
-        Ok(Answer::Failed(failure)) => Err(failure),
+    match call::call_on(&config.socket, &request, None, call::DEL_DEADLINE) {
+        Ok((Answer::Detached, connection)) => {
+            mem::forget(connection);
+            Ok(Vec::new())
+        }
+        Ok((Answer::Failed(failure), _)) => Err(failure),
         Ok(_) => Err(unexpected_reply()),
         Err(lost) => match spool::leave(&config.spool_dir(), key(), started_ns) {
             Ok(()) => Ok(Vec::new()),

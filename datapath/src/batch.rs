@@ -168,14 +168,22 @@ impl<'d> Object<'d> {
 /// The first message type that is not netlink's own (netlink(7), `NLMSG_MIN_TYPE`).
 const FIRST_OBJECT_TYPE: u16 = 16;
 
-/// The end of a dump.
-const NLMSG_DONE: u16 = 3;
-
 /// The length of a message's header, in bytes.
 const HEADER: usize = 16;
 
-/// Takes a datagram from the kernel apart: the sequence number of the request, and what it is told.
-pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Result<(u32, Answer<'_>), DecodeError>> {
+/// One message of the kernel's: whose it is, and what it says.
+#[derive(Debug)]
+pub(crate) struct Said<'d> {
+    /// The sequence number of the request.
+    pub(crate) sequence: u32,
+    /// Whether what is dumped has changed meanwhile, so that something may be missing in all that is dumped. One message of a dump
+    /// says so, and not the last.
+    pub(crate) interrupted: bool,
+    pub(crate) answer: Answer<'d>,
+}
+
+/// Takes a datagram from the kernel apart.
+pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Result<Said<'_>, DecodeError>> {
     std::iter::from_fn(move || {
         if datagram.len() < HEADER {
             return None;
@@ -191,11 +199,10 @@ pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Result<(u32, 
         let object = Object(datagram.get(..length).unwrap_or(datagram));
         let answer = match message.message_type() {
             FIRST_OBJECT_TYPE.. => Ok(Answer::Object(object)),
-            // What is dumped changed meanwhile, and something may be missing in what came.
-            NLMSG_DONE if message.flags() & NLM_F_DUMP_INTR != 0 => Ok(Answer::Failed(Errno::INTR)),
             own => control(own, object.payload()),
         };
-        let answer = answer.map(|answer| (message.sequence_number(), answer));
+        let (sequence, interrupted) = (message.sequence_number(), message.flags() & NLM_F_DUMP_INTR != 0);
+        let answer = answer.map(|answer| Said { sequence, interrupted, answer });
         let length = length.max(HEADER);
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(answer)
@@ -205,6 +212,7 @@ pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = Result<(u32, 
 /// Reads one of netlink's own messages (netlink(7), "Netlink messages"): its type, and what is behind its header.
 fn control(message_type: u16, payload: &[u8]) -> Result<Answer<'static>, DecodeError> {
     const NLMSG_ERROR: u16 = 2;
+    const NLMSG_DONE: u16 = 3;
     let code = || payload.first_chunk().map(|code| i32::from_ne_bytes(*code));
     let failed = |code: i32| Answer::Failed(Errno::from_raw_os_error(code.saturating_abs()));
     Ok(match message_type {
@@ -241,9 +249,8 @@ mod tests {
             Answer::Object(object) => format!("object of {}", object.payload().len()),
             other => format!("{other:?}"),
         };
-        answers(datagram)
-            .map(|answer| answer.map_or((0, "unreadable".into()), |(at, answer)| (at, word(answer))))
-            .collect()
+        let read = answers(datagram);
+        read.map(|said| said.map_or((0, "unreadable".into()), |said| (said.sequence, word(said.answer)))).collect()
     }
 
     #[test]
@@ -261,12 +268,11 @@ mod tests {
     }
 
     #[test]
-    fn a_dump_that_failed_or_was_overtaken_by_changes_is_not_done() {
-        let done = |flags, code: i32| read(&message(3, flags, 1, &code.to_ne_bytes()));
-        assert_eq!(done(2, 0), [(1, "Done".to_owned())]);
-        assert_eq!(done(2, 40), [(1, "Done".to_owned())]);
-        assert_eq!(done(2, -12), [(1, format!("Failed({:?})", Errno::NOMEM))]);
-        assert_eq!(done(2 | NLM_F_DUMP_INTR, 0), [(1, format!("Failed({:?})", Errno::INTR))]);
+    fn a_dump_that_failed_is_not_done() {
+        let done = |code: i32| read(&message(3, 2, 1, &code.to_ne_bytes()));
+        assert_eq!(done(0), [(1, "Done".to_owned())]);
+        assert_eq!(done(40), [(1, "Done".to_owned())]);
+        assert_eq!(done(-12), [(1, format!("Failed({:?})", Errno::NOMEM))]);
     }
 
     #[test]

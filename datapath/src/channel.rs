@@ -41,8 +41,8 @@ impl Channel {
     /// each request. A batch that might have more answers than the socket has room for goes out in parts.
     ///
     /// # Errors
-    /// The first request that was refused. The requests around it may have been carried out all the same. Or the socket
-    /// failed; then the parts behind have not been sent.
+    /// The first request that was refused. The requests around it may have been carried out all the same. `EINTR`: what was
+    /// dumped has changed meanwhile. Or the socket failed; then the parts behind have not been sent.
     pub(crate) fn converse(
         &mut self,
         batch: Batch,
@@ -57,8 +57,13 @@ impl Channel {
             let (part, rest) = unsent.split_at(unsent.len().min(PART));
             let end = rest.first().map_or(bytes.len(), |next| next.starts_at);
             let part_bytes = bytes.get(begin.starts_at..end).unwrap_or_default();
-            if let Some(e) = self.converse_at_once(first, part_bytes, part, &mut each_object)? {
-                refused.get_or_insert(e);
+            match self.converse_at_once(first, part_bytes, part, &mut each_object) {
+                Ok(None) => {}
+                Ok(Some(e)) => drop(refused.get_or_insert(e)),
+                Err(e) => {
+                    self.forget_answers();
+                    return Err(e);
+                }
             }
             first = first.wrapping_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
             unsent = rest;
@@ -85,19 +90,16 @@ impl Channel {
         let place = |sequence: u32| usize::try_from(sequence.wrapping_sub(first)).ok().filter(|&at| at < steps.len());
         let is_last = |place| place + 1 == steps.len();
         let ends_with_object = steps.last().is_some_and(|last| last.answered_by_object);
-        let mut first_error = None;
+        let (mut first_error, mut interrupted) = (None, false);
         loop {
             self.buffer.clear();
-            let heard =
-                rustix::io::retry_on_intr(|| recv(&self.fd, spare_capacity(&mut self.buffer), RecvFlags::empty()));
-            if let Err(e) = heard {
-                self.forget_answers();
-                return Err(failed(e));
-            }
+            rustix::io::retry_on_intr(|| recv(&self.fd, spare_capacity(&mut self.buffer), RecvFlags::empty()))
+                .map_err(failed)?;
             for answer in answers(&self.buffer) {
-                let (sequence, answer) = answer.map_err(unreadable)?;
-                let Some(place) = place(sequence) else { continue };
-                let finished = match answer {
+                let said = answer.map_err(unreadable)?;
+                let Some(place) = place(said.sequence) else { continue };
+                interrupted |= said.interrupted;
+                let finished = match said.answer {
                     Answer::Object(object) => {
                         each_object(&object).map_err(unreadable)?;
                         ends_with_object && is_last(place)
@@ -113,6 +115,9 @@ impl Channel {
                     Answer::Acknowledged | Answer::Done => is_last(place),
                     Answer::Noise => false,
                 };
+                if finished && interrupted {
+                    first_error.get_or_insert(KernelError::Refused { step: first_step, errno: Errno::INTR });
+                }
                 if finished {
                     return Ok(first_error);
                 }
@@ -121,7 +126,7 @@ impl Channel {
     }
 
     /// Empties the socket. One that was too full once gets no more answers before it is empty, and the next conversation would
-    /// wait for its own for ever.
+    /// wait for its own for ever; a dump that was not read to its end keeps the next one from beginning.
     fn forget_answers(&mut self) {
         loop {
             self.buffer.clear();
@@ -135,11 +140,15 @@ impl Channel {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use netlink_packet_core::NLM_F_DUMP;
     use netlink_packet_route::RouteNetlinkMessage;
     use netlink_packet_route::link::LinkMessage;
 
     use super::*;
+    use crate::link::{LinkId, VethEnd, VethPair};
+    use crate::{Netns, Socket};
 
     #[test]
     fn what_a_conversation_that_was_broken_off_left_behind_is_nobody_s_answer() {
@@ -186,20 +195,82 @@ mod tests {
         let mut channel = Channel::open(None).unwrap();
         let (bytes, steps) = refused_requests().into_bytes(channel.next);
         let overrun = channel.converse_at_once(1, &bytes, &steps, &mut |_| Ok(())).unwrap_err();
+        channel.forget_answers();
         assert!(
             matches!(&overrun, KernelError::Socket { source, .. } if source.raw_os_error() == Some(105)),
             "{overrun}"
         );
         channel.next = 5000;
+        let mut present = 0;
+        list(&mut channel, |_| {
+            present += 1;
+            Ok(())
+        })
+        .unwrap();
+        assert!(present > 0);
+    }
+
+    fn pair(near: &str, far: &str) -> Batch {
+        let end = |name| VethEnd { name, mac: None, index: None };
+        let mut batch = Batch::new();
+        batch.create_veth("make a pair", &VethPair { near: end(near), far: end(far), far_netns: None, mtu: 1500 });
+        batch
+    }
+
+    fn list(
+        channel: &mut Channel,
+        each: impl FnMut(&Object<'_>) -> Result<(), DecodeError>,
+    ) -> Result<(), KernelError> {
         let mut batch = Batch::new();
         batch.push("list the links", RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP);
-        let mut present = 0;
-        channel
-            .converse(batch, |_| {
+        channel.converse(batch, each)
+    }
+
+    /// In a namespace with more links than fit into one datagram.
+    fn among_many_links(test: impl FnOnce(Socket, Channel) + Send) {
+        let work = || {
+            let mut socket = Socket::open().unwrap();
+            for number in 0..40 {
+                socket.run(pair(&format!("near{number}"), &format!("far{number}"))).unwrap();
+            }
+            test(socket, Channel::open(None).unwrap());
+        };
+        Netns::create().unwrap().run(work).unwrap();
+    }
+
+    #[test]
+    fn a_dump_that_was_not_read_to_its_end_is_in_nobody_s_way() {
+        among_many_links(|_, mut channel| {
+            assert!(list(&mut channel, |_| Err(DecodeError::from("a test"))).is_err());
+            let mut present = 0;
+            list(&mut channel, |_| {
                 present += 1;
                 Ok(())
             })
             .unwrap();
-        assert!(present > 0);
+            assert!(present > 80);
+        });
+    }
+
+    #[test]
+    fn a_dump_whose_links_come_and_go_meanwhile_says_so() {
+        among_many_links(|mut socket, mut channel| {
+            let over = AtomicBool::new(false);
+            let interrupted = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        socket.run(pair("come", "go")).unwrap();
+                        let mut batch = Batch::new();
+                        batch.delete_link("delete a link", LinkId::Name("come"));
+                        socket.run(batch).unwrap();
+                    }
+                });
+                let interrupted =
+                    (0..20_000).any(|_| list(&mut channel, |_| Ok(())).is_err_and(|e| e.errno() == Some(Errno::INTR)));
+                over.store(true, Ordering::Relaxed);
+                interrupted
+            });
+            assert!(interrupted, "no dump was interrupted");
+        });
     }
 }

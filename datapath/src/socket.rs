@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::batch::Batch;
 use crate::channel::Channel;
 
-/// How often to ask for all objects of a kind that are changed all the time, before it is an error.
+/// How often to ask for all objects of a kind that are changed all the time.
 const DUMPS: usize = 8;
 
 /// A step that the kernel refused.
@@ -85,7 +85,8 @@ impl Socket {
         })
     }
 
-    /// Asks for all objects of a kind, and reads those that `read` knows. Asks again where they changed meanwhile.
+    /// Asks for all objects of a kind, and reads those that `read` knows. Asks again where they changed meanwhile; where they
+    /// change all the time, something may be missing.
     pub(crate) fn dump<T>(
         &mut self,
         step: &'static str,
@@ -93,12 +94,12 @@ impl Socket {
         read: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>, KernelError> {
         let mut found = Vec::new();
-        for left in (0..DUMPS).rev() {
+        for _ in 0..DUMPS {
             let mut batch = Batch::new();
             batch.push(step, question.clone(), NLM_F_DUMP);
             found.clear();
             match self.exchange(batch, |object| found.extend(read(object))) {
-                Err(e) if e.errno() == Some(Errno::INTR) && left > 0 => {}
+                Err(e) if e.errno() == Some(Errno::INTR) => {}
                 outcome => {
                     outcome?;
                     break;

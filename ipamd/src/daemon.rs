@@ -149,7 +149,10 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|source| StartError::Setup { what: "start the async runtime", source })?;
-    runtime.block_on(serve(config))
+    let outcome = runtime.block_on(serve(config));
+    // Some look may wait for somebody on a thread of its own. Nobody waits for that.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn serve(config: &Config) -> Result<(), StartError> {

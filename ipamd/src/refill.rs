@@ -91,7 +91,7 @@ impl<'c> Refill<'c> {
     pub fn note_nic_addresses(&mut self, view: &NodeView) {
         let held = {
             let pool = self.node.ledger.pool();
-            on_nic(view, self.node.nic.index, |address| pool.state(address).is_some())
+            on_nic(view, self.node.nic.index, |address| pool.offers(address))
         };
         if !held.is_empty() && self.config.reclaim_nic_addresses {
             // The keeper lives as long as this.

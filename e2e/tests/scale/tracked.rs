@@ -18,7 +18,11 @@ const SAMPLES: usize = 40;
 const LIFE: Duration = Duration::from_millis(20);
 /// One round within the limit is enough: noise can make a round slower, and nothing can make it faster.
 const ROUNDS: usize = 3;
-/// Nobody's addresses, to which the connections lead: the fabric has none of them.
+/// After how many of them all connections are spoken on again. The kernel forgets those on which nobody does for half a minute.
+const SPELL: usize = 10;
+/// How many connections lead from one port.
+const PORTS: u16 = 10_000;
+/// Nobody's address, to which they lead: the fabric does not have it.
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(10, 240, 200, 1);
 
 /// How many connections there are, and what they may cost.
@@ -31,17 +35,20 @@ pub(crate) fn count_little(place: &Place, tracked: &Tracked) -> Outcome {
     let vnet = vnet(place, "tracked")?;
     let (idle, busy) = (Host::start(&vnet, 1)?, Host::start(&vnet, 2)?);
     idle.settle()?;
+    let connections = Connections::open(&busy, tracked.connections)?;
     let mut ratios = Vec::new();
     for _ in 0..ROUNDS {
-        // They last for half a minute.
-        let count = connect(&busy, tracked.connections)?;
-        if count < tracked.connections {
-            return Err(format!("the kernel tracks {count} connections").into());
-        }
         let mut times = (Vec::new(), Vec::new());
         for number in 0..SAMPLES {
+            if number % SPELL == 0 {
+                connections.speak();
+            }
             times.0.push(delete_one(&idle, number)?);
             times.1.push(delete_one(&busy, number)?);
+        }
+        let count = connections.count(&busy)?;
+        if count < tracked.connections {
+            return Err(format!("the kernel tracks {count} connections").into());
         }
         let ratio = median(&times.1).as_secs_f64() / median(&times.0).as_secs_f64();
         println!("  DEL with few connections, {}", in_words(&times.0));
@@ -54,21 +61,29 @@ pub(crate) fn count_little(place: &Place, tracked: &Tracked) -> Outcome {
     Err(format!("DEL with many connections takes {ratios:.2?} times as long; allowed is {}", tracked.limit).into())
 }
 
-/// Makes the node track so many connections. Returns how many it does.
-fn connect(host: &Host, connections: u32) -> Result<u32, Failure> {
-    host.node.netns().run(|| -> Result<u32, Failure> {
-        let mut made = 0;
-        while made < connections {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
-            let to = Ipv4Addr::from_bits(NOWHERE.to_bits() + made / 10_000);
-            for port in 1_000..11_000 {
+/// Connections that a node tracks, as long as somebody speaks.
+struct Connections(Vec<UdpSocket>);
+
+impl Connections {
+    /// So many, or a few more, of the node itself.
+    fn open(host: &Host, connections: u32) -> Result<Self, Failure> {
+        let sockets = connections.div_ceil(u32::from(PORTS));
+        let open = || (0..sockets).map(|_| UdpSocket::bind("0.0.0.0:0")).collect::<Result<_, _>>();
+        Ok(Connections(host.node.netns().run(open)??))
+    }
+
+    fn speak(&self) {
+        for socket in &self.0 {
+            for port in 1_000..1_000 + PORTS {
                 // That nobody answers for the address is told now and then.
-                let _ = socket.send_to(b"?", (to, port));
+                let _ = socket.send_to(b"?", (NOWHERE, port));
             }
-            made += 10_000;
         }
-        Ok(Conntrack::open()?.ok_or("the kernel tracks nothing")?.count()?)
-    })?
+    }
+
+    fn count(&self, host: &Host) -> Result<u32, Failure> {
+        host.node.netns().run(|| Ok(Conntrack::open()?.ok_or("the kernel tracks nothing")?.count()?))?
+    }
 }
 
 fn delete_one(host: &Host, number: usize) -> Result<Duration, Failure> {

@@ -212,11 +212,7 @@ impl Pool {
         for (place, address) in slots.iter_mut().zip(lease.addresses.iter()) {
             let slot = self.by_address.get(&address).copied().unwrap_or_else(|| {
                 outcome = Adoption::AdoptedUnknown;
-                let slot = self.insert(address, nic);
-                if let Some(entry) = self.slots.get_mut(slot) {
-                    entry.missed_views = VIEWS_UNTIL_REMOVAL;
-                }
-                slot
+                self.insert_withdrawn(address, nic)
             });
             self.set_state(slot, State::Assigned(Arc::clone(key)));
             *place = Some(slot);
@@ -287,6 +283,11 @@ impl Pool {
         self.by_address.get(&address).and_then(|&slot| self.slots.get(slot)).map(|entry| &entry.state)
     }
 
+    /// Whether an address is the pool's, and not withdrawn by its source.
+    pub fn offers(&self, address: IpAddr) -> bool {
+        self.by_address.get(&address).and_then(|&slot| self.slots.get(slot)).is_some_and(|entry| !entry.is_withdrawn())
+    }
+
     /// The subnet that an address is from: the smallest, should one be inside another.
     pub fn subnet_of(&self, address: IpAddr) -> Option<IpNet> {
         let of = self.subnets.iter().filter(|subnet| subnet.contains(&address));
@@ -341,6 +342,15 @@ impl Pool {
             group.free(address).push_back(&mut self.slots, slot);
         }
         self.by_address.insert(address, slot);
+        slot
+    }
+
+    /// An address that no source reports.
+    fn insert_withdrawn(&mut self, address: IpAddr, nic: u32) -> usize {
+        let slot = self.insert(address, nic);
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.missed_views = VIEWS_UNTIL_REMOVAL;
+        }
         slot
     }
 

@@ -34,6 +34,14 @@ impl Pool {
         }
     }
 
+    /// Lets an address rest that the pool does not have, as one that was withdrawn: it may come back before it has rested.
+    pub fn cool_withdrawn(&mut self, address: IpAddr, nic: u32, since: Moment) {
+        if !self.by_address.contains_key(&address) {
+            self.insert_withdrawn(address, nic);
+            self.cool(address, since);
+        }
+    }
+
     /// The resting addresses that were released no later than this. Until [`Pool::end_sweep`] says that nothing remembers
     /// their connections any more, none of them is lent.
     pub fn begin_sweep(&mut self, released_until: Moment) -> Vec<IpAddr> {
@@ -60,7 +68,9 @@ impl Pool {
     fn begin_sweep_of(&mut self, wanted: impl Fn(&State) -> bool, mut each: impl FnMut(&Entry)) {
         let slots: Vec<usize> = self.cooling.slots(&self.slots).collect();
         for slot in slots {
+            // What was withdrawn may be another node's by now, and its connections with it. Should it come back, it is swept then.
             if let Some(entry) = self.slots.get_mut(slot)
+                && !entry.is_withdrawn()
                 && wanted(&entry.state)
             {
                 each(entry);
@@ -93,13 +103,13 @@ impl Pool {
     /// this moment.
     pub fn thaw(&mut self, now: Moment) {
         let cooldown = self.rest.cooldown;
-        while let Some(slot) = self.cooling.head() {
-            match self.slots.get(slot).map(|entry| &entry.state) {
-                Some(state) if state.has_rested(cooldown, now) && state.is_swept(cooldown) => {
-                    self.free_or_remove(slot);
-                }
-                _ => return,
-            }
+        let over = |entry: &Entry| {
+            entry.state.has_rested(cooldown, now) && (entry.is_withdrawn() || entry.state.is_swept(cooldown))
+        };
+        while let Some(slot) = self.cooling.head()
+            && self.slots.get(slot).is_some_and(over)
+        {
+            self.free_or_remove(slot);
         }
     }
 

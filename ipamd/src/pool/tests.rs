@@ -410,6 +410,26 @@ fn an_address_that_comes_back_to_the_source_has_not_forgotten_that_it_rests() {
 }
 
 #[test]
+fn what_is_withdrawn_is_swept_only_when_it_comes_back_and_leaves_unswept() {
+    let mut pool = pool_of(5..=6);
+    assign(&mut pool, 0, Moment::ZERO);
+    assign(&mut pool, 1, Moment::ZERO);
+    pool.apply_view(&[]);
+    pool.apply_view(&[]);
+    assert!(!pool.offers(address(5)));
+    pool.release(&key(0), Moment::ZERO);
+    pool.release(&key(1), Moment::ZERO);
+    assert_eq!(pool.begin_due_sweep(REST.cooldown), Due::default());
+    pool.apply_view(&view([6]));
+    assert!(pool.offers(address(6)));
+    assert_eq!(pool.begin_due_sweep(REST.cooldown), Due { wholly: vec![address(6)], again: Vec::new() });
+    pool.end_sweep(&[address(6)], REST.cooldown);
+    pool.thaw(REST.cooldown);
+    assert_eq!((pool.state(address(5)), pool.state(address(6))), (None, Some(&State::Free)));
+    pool.check();
+}
+
+#[test]
 fn a_quarantined_address_stays_so_when_the_source_forgets_it_for_a_while() {
     let mut pool = pool_of(5..=5);
     assert!(pool.quarantine(address(5), "a test".into()));

@@ -99,7 +99,7 @@ impl Content {
     }
 
     /// Each packet that the node forwards goes through here, so what most of them need comes first: those of others are done with
-    /// the first rule, and pods' IPv4 ones with the second.
+    /// the first rule, and pods' IPv4 ones with the third.
     fn forbid_forgery(&mut self) {
         let own_address =
             |found| equals(fib(FibResult::Oif, &[FibFlag::Saddr, FibFlag::Iif]), Expression::Boolean(found));
@@ -107,6 +107,16 @@ impl Content {
             "antispoof",
             "from others than pods",
             vec![differs(meta(MetaKey::Iifname), text(format!("{LINK_PREFIX}*"))), Statement::Accept(None)],
+        );
+        // Their pods are gone, and what is left of them is nobody's forgery. Before anything is accepted: somebody else's route
+        // may still lead there.
+        self.rule(
+            "antispoof",
+            "a condemned link carries nothing",
+            vec![
+                equals(meta(MetaKey::Iifgroup), range(*CONDEMNED_GROUPS.start(), *CONDEMNED_GROUPS.end())),
+                Statement::Drop(None),
+            ],
         );
         self.rule(
             "antispoof",
@@ -119,15 +129,6 @@ impl Content {
             vec![
                 equals(payload("icmpv6", "type"), text("nd-router-advert")),
                 count("router_adverts"),
-                Statement::Drop(None),
-            ],
-        );
-        // Its pod is gone, and what is left of it is nobody's forgery.
-        self.rule(
-            "antispoof",
-            "a condemned link carries nothing",
-            vec![
-                equals(meta(MetaKey::Iifgroup), range(*CONDEMNED_GROUPS.start(), *CONDEMNED_GROUPS.end())),
                 Statement::Drop(None),
             ],
         );

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dotfour_datapath::{Batch, Socket};
 use rustix::io::Errno;
@@ -59,17 +59,25 @@ impl Janitor {
 }
 
 fn work(mut socket: Socket, announced: &Receiver<u32>) {
-    let mut groups = BTreeSet::new();
+    let (mut refused, mut again_at) = (BTreeSet::new(), Instant::now());
     loop {
-        let patience = if groups.is_empty() { Duration::MAX } else { RETRY };
-        match announced.recv_timeout(patience) {
-            Ok(group) => groups.extend([group]),
-            Err(RecvTimeoutError::Timeout) => {}
+        let patience =
+            if refused.is_empty() { Duration::MAX } else { again_at.saturating_duration_since(Instant::now()) };
+        let mut groups = match announced.recv_timeout(patience) {
+            Ok(group) => BTreeSet::from([group]),
+            Err(RecvTimeoutError::Timeout) => {
+                again_at = Instant::now() + RETRY;
+                std::mem::take(&mut refused)
+            }
             Err(RecvTimeoutError::Disconnected) => return,
-        }
+        };
         thread::sleep(GATHER);
         groups.extend(announced.try_iter());
-        groups = bury(&mut socket, groups);
+        let still = bury(&mut socket, groups);
+        if refused.is_empty() {
+            again_at = Instant::now() + RETRY;
+        }
+        refused.extend(still);
     }
 }
 
@@ -96,6 +104,8 @@ fn bury(socket: &mut Socket, mut groups: BTreeSet<u32>) -> BTreeSet<u32> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::thread::{CapabilitySet, CapabilitySets};
+
     use super::*;
 
     #[test]
@@ -105,8 +115,9 @@ mod tests {
         // There are none, which is as good as deleted; whoever may not ask is told nothing of that.
         assert_eq!(bury(&mut socket, BTreeSet::from([group])), BTreeSet::new());
         let as_nobody = thread::spawn(move || {
-            let nobody = rustix::process::Uid::from_raw(65534);
-            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            let may = rustix::thread::capabilities(None).unwrap();
+            let less = CapabilitySets { effective: may.effective - CapabilitySet::NET_ADMIN, ..may };
+            rustix::thread::set_capabilities(None, less).unwrap();
             bury(&mut socket, BTreeSet::from([group]))
         });
         assert_eq!(as_nobody.join().unwrap(), BTreeSet::from([group]));

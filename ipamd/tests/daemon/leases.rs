@@ -85,7 +85,7 @@ fn a_del_that_is_served_late_spares_what_was_added_since() {
 fn undoing_an_add_that_nobody_heard_of_spares_the_one_that_was_answered_meanwhile() {
     let node = Node::new();
     let daemon = node.start(&node.static_config(100));
-    let mut undone = 0;
+    let (mut undone, mut read) = (0, 0);
     for round in 0..60_u32 {
         let (pod, id) = (Netns::create().unwrap(), format!("c{round}"));
         let (first, second) = (node.connect(), node.connect());
@@ -100,7 +100,8 @@ fn undoing_an_add_that_nobody_heard_of_spares_the_one_that_was_answered_meanwhil
         std::thread::sleep(Duration::from_millis(5));
         let log = node.log();
         assert_eq!(node.pod_routes().len(), 1, "round {round}: {attachment:?} was answered and is gone:\n{log}");
-        undone += usize::from(log.contains("nobody received the reply"));
+        undone += usize::from(log.get(read..).unwrap_or_default().contains("nobody received the reply"));
+        read = log.len();
         node.del(&key(&id));
         node.wait_until_clean();
     }
@@ -128,7 +129,6 @@ fn a_daemon_that_starts_among_more_pods_than_a_socket_takes_answers_serves_and_e
     node.del(&key("late"));
     // It ends only when all that calls have left is done, for which it needs its socket.
     assert!(daemon.stop().success());
-    assert!(!node.log().contains("multicast"), "{}", node.log());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::support::{
-    NODE_ADDRESS, Node, add_call, address, eventually, key, receive, receiver, send, source_seen, tool,
+    NODE_ADDRESS, Node, add_call, address, eventually, ip, key, receive, receiver, send, source_seen, tool,
 };
 use dotfour_datapath::link::{LinkChange, LinkId, VethEnd, VethPair};
 use dotfour_datapath::{Batch, Netns, Socket};
@@ -163,7 +163,10 @@ fn a_pod_that_was_deleted_sends_nothing_although_its_link_is_there_and_is_no_for
     let mut buried = 0;
     // The janitor is quick, and the machine may be slow.
     while buried < 20 {
-        node.add(&key("c1"), "web-1", pod.as_fd()).unwrap();
+        let attachment = node.add(&key("c1"), "web-1", pod.as_fd()).unwrap();
+        // As Calico has them, for instance: a route of somebody else's stays.
+        let route = format!("route append {}/32 dev {} proto static", address(&attachment), attachment.host_ifname);
+        ip(&node.netns, &route);
         let sender = pod.run(|| UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
         sender.send_to(b"a pod", (NODE_ADDRESS, 7011)).unwrap();
         assert_eq!(heard.recv(&mut [0; 16]).unwrap(), 5);

@@ -177,6 +177,21 @@ fn after_a_damaged_journal_all_rests_first_if_a_delegated_lease_is_left() {
 }
 
 #[test]
+fn what_rests_and_is_not_reported_at_a_start_still_rests_when_it_comes_back() {
+    let mut pool = pool(1);
+    let (gone, since) = (address(6), Duration::from_secs(3));
+    let records = vec![Record::Cooling { address: gone, since }];
+    restore(&mut pool, &find(&[]), &complete(records.clone()), NIC, Duration::from_secs(4));
+    assert!(!pool.offers(gone));
+    // And on record, for the next start.
+    assert_eq!(read(&snapshot(&pool)).records, records);
+    pool.apply_view(&view([5, 6]));
+    assert!(pool.offers(gone));
+    assert_eq!(pool.state(gone), Some(&State::Cooling { since, swept: None }));
+    pool.check();
+}
+
+#[test]
 fn moments_of_the_future_count_as_now() {
     let mut pool = pool(1);
     let records = vec![Record::Cooling { address: address(5), since: Duration::from_secs(10_000_000) }];

@@ -27,11 +27,11 @@ use super::outline::Outline;
 use super::plan::{Group, IMDS, Plan, WIRESERVER, WIRESERVER_PORTS};
 pub use super::words::TABLE;
 use super::words::{
-    Base, FAMILY, chain, count, counter, describe, differs, element, equals, fib, goto, in_set, meta, named_set,
-    not_the_node, payload, prefix, range, set_name, table, text, version,
+    Base, FAMILY, chain, count, counter, describe, differs, element, equals, fib, goto, in_set, masked, meta,
+    named_set, not_the_node, payload, prefix, set_name, table, text, version,
 };
 use crate::config::Metadata;
-use crate::wiring::names::{CONDEMNED_GROUPS, EXEMPT_GROUP, LINK_PREFIX};
+use crate::wiring::names::{CONDEMNED_GROUPS, CONDEMNED_MASK, EXEMPT_GROUP, LINK_PREFIX};
 
 /// An empty set whose name says which plan the table was made from. Its name, because nft up to 1.0.6 at least loses the
 /// comment of a set that is given as JSON.
@@ -114,7 +114,7 @@ impl Content {
             "antispoof",
             "a condemned link carries nothing",
             vec![
-                equals(meta(MetaKey::Iifgroup), range(*CONDEMNED_GROUPS.start(), *CONDEMNED_GROUPS.end())),
+                equals(masked(meta(MetaKey::Iifgroup), CONDEMNED_MASK), Expression::Number(*CONDEMNED_GROUPS.start())),
                 Statement::Drop(None),
             ],
         );

@@ -38,6 +38,9 @@ pub const fn gateway_for(address: IpAddr) -> IpAddr {
 /// strangers' links as well.
 pub const CONDEMNED_GROUPS: std::ops::RangeInclusive<u32> = 0x4444_0000..=0x4444_ffff;
 
+/// What they have in common, in their upper bits: [`CONDEMNED_GROUPS`]' start, and no other group.
+pub const CONDEMNED_MASK: u32 = 0xffff_0000;
+
 /// The group of the host links of pods that the guard of the metadata service lets through (`metadata.exemptNamespaces`).
 /// Beside the condemned ones, and as unlikely to be anybody else's.
 pub const EXEMPT_GROUP: u32 = 0x4445_0000;
@@ -112,6 +115,13 @@ mod tests {
     fn every_name_fits_an_interface() {
         assert!(keyed_host_link(&key("eth0")).len() <= MAX_NAME);
         assert!(condemned_link(*LINK_INDICES.end()).len() <= MAX_NAME);
+    }
+
+    #[test]
+    fn the_mask_tells_condemned_groups_from_all_others() {
+        let (first, last) = (*CONDEMNED_GROUPS.start(), *CONDEMNED_GROUPS.end());
+        assert_eq!((first, last), (first & CONDEMNED_MASK, first | !CONDEMNED_MASK));
+        assert_ne!(EXEMPT_GROUP & CONDEMNED_MASK, first);
     }
 
     #[test]

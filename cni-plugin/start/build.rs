@@ -9,7 +9,7 @@ fn main() {
         "-nostdlib",
         "-static",
         "-no-pie",
-        // Two segments in place of four; see there.
+        // Fewer segments, and what a pod needs side by side; see there.
         "-T",
         concat!(env!("CARGO_MANIFEST_DIR"), "/program.ld"),
         // What would want segments and pages of its own, for what this program does not do: protect relocated data,

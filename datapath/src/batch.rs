@@ -10,7 +10,9 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 
-use crate::channel::PART;
+/// How many requests go out in one send. The kernel queues an answer for each that it refuses, also for those whose
+/// refusal is tolerated, and drops what is too much: of 832 bytes each, the usual buffer of 208 KiB takes 256.
+pub(crate) const PART: usize = 64;
 
 /// Requests to be sent together, each with the name of its step for error messages.
 #[derive(Debug, Default)]

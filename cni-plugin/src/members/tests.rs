@@ -105,6 +105,15 @@ fn a_configuration_as_it_comes_at_a_del_is_read_without_the_library() {
 }
 
 #[test]
+fn white_space_that_json_does_not_have_is_no_white_space() {
+    for (text, good) in [(" \r\n\t{\"a\":\"b\"} ", true), ("\u{c}{\"a\":\"b\"}", false), ("{\"a\":\"b\"}\u{c}", false)]
+    {
+        assert_eq!(members(text.as_bytes(), &mut |_| Ok(())).is_ok(), good, "{text:?}");
+    }
+    assert_eq!((trimmed(b" \t"), trimmed(b"\x0c")), (&b""[..], &b"\x0c"[..]));
+}
+
+#[test]
 fn the_elements_of_an_array_carry_its_name() {
     let mut seen = Vec::new();
     members(br#"{"list":["a",7,"\n"],"none":null}"#, &mut |list| {

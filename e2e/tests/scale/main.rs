@@ -1,7 +1,7 @@
 //! Does a pod stay fast and whole when there are many of them? With a thousand pods on the node, with fifty thousand rules
-//! of others, with fifty thousand tracked connections, with a thousand links waiting to be deleted, ADD and DEL are what they are on an empty node; and the first
-//! packet after ADD's answer arrives, also where another pod had the address a moment ago. The daemon is small all the while,
-//! and another takes its place without a packet lost.
+//! of others, with fifty thousand tracked connections, with a thousand links waiting to be deleted, ADD and DEL are what
+//! they are on an empty node; and the first packet after ADD's answer arrives, also where another pod had the address a
+//! moment ago. The daemon is small all the while, and another takes its place without a packet lost.
 //!
 //! Each test has a short form, with a limit that a busy machine's noise does not reach and a scan or a dump does, and a long
 //! one with the budget itself, for `make soak`. All print what they measured. They take turns, whatever the number of test

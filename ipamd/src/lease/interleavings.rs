@@ -5,8 +5,9 @@
 //! scheduler takes every runnable actor in every state, so all interleavings are walked. The gate is part of the state.
 //!
 //! Actors: an ADD, a DEL of the same key, the same key's second ADD, an ADD whose answer nobody hears and that is undone,
-//! another pod's ADD, the pod's namespace dying, the collector, a spooled DEL, a GC, the keeper's sweep, and a kill of the daemon that takes every call under way with it. An
-//! ADD that finds an address unswept sweeps by itself. Each pod leaves connections behind that name its address.
+//! another pod's ADD, the pod's namespace dying, the collector, a spooled DEL, a GC, the keeper's sweep, and a kill of the
+//! daemon that takes every call under way with it. An ADD that finds an address unswept sweeps by itself. Each pod leaves
+//! connections behind that name its address.
 //!
 //! In every state: the pool's own invariants; no two links with one address; a live link's address is not free, and no
 //! connection of another pod names it; no sweep has removed a living pod's connections. At the

@@ -137,8 +137,7 @@ pub fn restore(pool: &mut Pool, found: &Found, remembered: &Remembered, nic: u32
     }
     for (since, address) in cooling {
         // A moment in the future is not of this boot's clock.
-        pool.cool(address, since.min(now));
-        pool.cool_withdrawn(address, nic, since.min(now));
+        pool.cool_again(address, nic, since.min(now));
     }
     // In their order too, in which they are forgotten.
     let ended: BTreeSet<_> = journal.ended.iter().map(|(key, at)| ((*at).min(now), key)).collect();

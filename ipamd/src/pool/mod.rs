@@ -42,7 +42,7 @@ use queue::{Queue, Slots};
 pub use rest::{Due, Rest};
 pub use state::State;
 use tombstones::Tombstones;
-use view::VIEWS_UNTIL_REMOVAL;
+use view::VIEWS_UNTIL_WITHDRAWN;
 pub use view::ViewChange;
 
 /// Time since boot, on the monotonic clock.
@@ -63,7 +63,7 @@ impl Entry {
     /// Whether the source does not report it any more. Such an address is not lent, and leaves the pool once nobody uses it and
     /// it has rested: should it come back before, it must not have forgotten whose connections may be alive.
     fn is_withdrawn(&self) -> bool {
-        self.missed_views >= VIEWS_UNTIL_REMOVAL
+        self.missed_views >= VIEWS_UNTIL_WITHDRAWN
     }
 }
 
@@ -349,7 +349,7 @@ impl Pool {
     fn insert_withdrawn(&mut self, address: IpAddr, nic: u32) -> usize {
         let slot = self.insert(address, nic);
         if let Some(entry) = self.slots.get_mut(slot) {
-            entry.missed_views = VIEWS_UNTIL_REMOVAL;
+            entry.missed_views = VIEWS_UNTIL_WITHDRAWN;
         }
         slot
     }

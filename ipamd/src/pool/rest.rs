@@ -34,12 +34,13 @@ impl Pool {
         }
     }
 
-    /// Lets an address rest that the pool does not have, as one that was withdrawn: it may come back before it has rested.
-    pub fn cool_withdrawn(&mut self, address: IpAddr, nic: u32, since: Moment) {
+    /// As [`Pool::cool`], of an address that rested already before a restart. One that the source does not report just now
+    /// rests as withdrawn: it may come back before it has rested.
+    pub fn cool_again(&mut self, address: IpAddr, nic: u32, since: Moment) {
         if !self.by_address.contains_key(&address) {
             self.insert_withdrawn(address, nic);
-            self.cool(address, since);
         }
+        self.cool(address, since);
     }
 
     /// The resting addresses that were released no later than this. Until [`Pool::end_sweep`] says that nothing remembers
@@ -99,7 +100,7 @@ impl Pool {
         self.rest
     }
 
-    /// Frees what has rested enough and was swept since; what the source does not report any more leaves the pool instead. [`Pool::assign`] does so by itself; for counts that are true at
+    /// Frees what has rested enough and was swept since; what is withdrawn leaves the pool instead. [`Pool::assign`] does so by itself; for counts that are true at
     /// this moment.
     pub fn thaw(&mut self, now: Moment) {
         let cooldown = self.rest.cooldown;

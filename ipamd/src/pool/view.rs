@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::{Entry, Map, Moment, Pool, PoolAddress, State};
 
 /// After how many views in a row without it an address counts as withdrawn. One odd answer proves nothing.
-pub(super) const VIEWS_UNTIL_REMOVAL: u8 = 2;
+pub(super) const VIEWS_UNTIL_WITHDRAWN: u8 = 2;
 
 /// What applying a source's view changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! The plan as nftables' table `inet dotfour`. Pure; [`super::apply`] hands it to `nft`.
 //!
 //! ```text
-//! prerouting  raw     a pod's packet from an address that is not its own is dropped; so is its router advertisement
+//! prerouting  raw     a pod's packet from an address that is not its own is dropped; so is its router advertisement, and
+//!                     whatever comes by the link of a pod that was deleted
 //! postrouting filter  the guard: what pods may not reach
 //! postrouting 99      source addresses; just before srcnat, where kube-proxy and all others are, whoever came first
 //! ```

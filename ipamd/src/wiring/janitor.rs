@@ -65,10 +65,7 @@ fn work(mut socket: Socket, announced: &Receiver<u32>) {
             if refused.is_empty() { Duration::MAX } else { again_at.saturating_duration_since(Instant::now()) };
         let mut groups = match announced.recv_timeout(patience) {
             Ok(group) => BTreeSet::from([group]),
-            Err(RecvTimeoutError::Timeout) => {
-                again_at = Instant::now() + RETRY;
-                std::mem::take(&mut refused)
-            }
+            Err(RecvTimeoutError::Timeout) => std::mem::take(&mut refused),
             Err(RecvTimeoutError::Disconnected) => return,
         };
         thread::sleep(GATHER);

@@ -185,10 +185,10 @@ impl Wirer {
         Ok(Wired { link: HostLink { index: near.index, name: near.name }, pod: far, leftovers: inside })
     }
 
-    /// Takes a pod off the network for good: no packet to it or from it once this returns, for without its route, what it sends
-    /// is not its own address's any more ([`crate::rules`]). The link itself stays, in `group`, for the janitor. It stays up too:
-    /// to set it down is half of all that a DEL has to wait for, and where something masquerades, it makes the kernel go through
-    /// all connections there are. A link that is gone already is fine.
+    /// Takes a pod off the network for good: no route of ours leads to it once this returns, and the rules drop what comes
+    /// by a condemned link ([`crate::rules`]). The link itself stays, in `group`, for the janitor. It stays up too: to set it
+    /// down is half of all that a DEL has to wait for, and where something masquerades, it makes the kernel go through all
+    /// connections there are. A link that is gone already is fine.
     pub fn unwire(&mut self, addresses: PodAddresses, link: &HostLink, group: u32) -> Result<(), KernelError> {
         let mut batch = Batch::new();
         for address in addresses.iter() {

@@ -4,8 +4,9 @@ use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 
+use crate::rules::run;
 use crate::support::{
-    NODE_ADDRESS, Node, add_call, address, eventually, ip, key, receive, receiver, send, source_seen, tool,
+    NODE_ADDRESS, Node, add_call, address, eventually, ip, key, receive, receiver, send, source_seen,
 };
 use dotfour_datapath::link::{LinkChange, LinkId, VethEnd, VethPair};
 use dotfour_datapath::{Batch, Netns, Socket};
@@ -176,7 +177,7 @@ fn a_pod_that_was_deleted_sends_nothing_although_its_link_is_there_and_is_no_for
         assert!(heard.recv(&mut [0; 16]).is_err(), "a pod that was deleted is heard");
         node.wait_until_clean();
         if sent.is_ok() && there {
-            let counters = tool(&node.netns, "nft", "list counter inet dotfour spoofed");
+            let counters = run(&node.netns, "nft list counter inet dotfour spoofed");
             assert!(counters.contains("packets 0"), "{counters}");
             return;
         }

@@ -43,7 +43,7 @@ fn node_in_a_world() -> Node {
 }
 
 /// Runs a command in a namespace; returns what it printed.
-fn run(netns: &Netns, command: &str) -> String {
+pub(crate) fn run(netns: &Netns, command: &str) -> String {
     let output = netns.run(|| Command::new("sh").args(["-c", command]).output().unwrap()).unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::thread;
+use std::time::Duration;
 
 use crate::support::{Node, address, eventually, key};
 use dotfour_datapath::Netns;
@@ -131,6 +132,28 @@ fn a_daemon_that_waits_for_its_source_ends_when_it_is_told_to() {
         asked = silent.accept().ok();
         asked.is_some()
     });
+    assert!(daemon.stop().success());
+    drop(asked);
+}
+
+#[test]
+fn a_daemon_that_serves_ends_when_it_is_told_to_while_its_source_is_silent() {
+    let node = Node::new();
+    let listener = node.netns.run(|| TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let (mut first, _) = listener.accept().unwrap();
+        let _ = first.read(&mut [0; 1024]);
+        let _ = first.write_all(http("200 OK", DOCUMENT).as_bytes());
+        drop(first);
+        // The second is held, and not answered.
+        let second = listener.accept();
+        let _ = tell.send(second);
+    });
+    let source = format!("source: {{kind: wireserver, url: {url}, timeout: 60s, refresh: 50ms}}\n");
+    let daemon = node.start(&node.config(&source));
+    let asked = told.recv_timeout(Duration::from_secs(10)).unwrap();
     assert!(daemon.stop().success());
     drop(asked);
 }

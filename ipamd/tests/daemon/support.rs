@@ -253,14 +253,9 @@ impl Node {
 
 /// Runs `ip` in a namespace, which must succeed; what it prints.
 pub(crate) fn ip(netns: &Netns, arguments: &str) -> String {
-    tool(netns, "ip", arguments)
-}
-
-/// Runs a program in a namespace, which must succeed; what it prints.
-pub(crate) fn tool(netns: &Netns, program: &str, arguments: &str) -> String {
-    let run = || Command::new(program).args(arguments.split_whitespace()).output().unwrap();
+    let run = || Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
     let output = netns.run(run).unwrap();
-    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 

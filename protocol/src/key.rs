@@ -2,12 +2,13 @@
 
 use alloc::string::String;
 use core::fmt;
+use core::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
 /// The identity of one attachment, which is what the CNI specification makes unique: a container's interface on a
 /// network. Every lease, link alias and log record carries it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AttachmentKey {
     /// The network's `name` in the CNI configuration.
     pub network: String,
@@ -15,6 +16,13 @@ pub struct AttachmentKey {
     pub container_id: String,
     /// `CNI_IFNAME`, the interface's name inside the pod.
     pub ifname: String,
+}
+
+/// By the container alone: few have a second interface, and every verb looks a key up several times.
+impl Hash for AttachmentKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.container_id.hash(state);
+    }
 }
 
 impl fmt::Display for AttachmentKey {

@@ -38,7 +38,7 @@ use ipnet::IpNet;
 pub use eligible::{Exclusion, ExclusionReason, PoolAddress, eligible};
 pub use lease::{HostLink, Lease, PodAddresses};
 pub use outcome::{Adoption, Assignment, Covered, Families, Wish};
-use queue::{Queue, Slots};
+use queue::{Place, Queue, Slot, Slots};
 pub use rest::{Due, Rest};
 pub use state::State;
 use tombstones::Tombstones;
@@ -54,10 +54,13 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 struct Entry {
     address: IpAddr,
     state: State,
-    group: usize,
+    nic: u32,
     /// How many views in a row did not have it.
     missed_views: u8,
 }
+
+/// What grows beyond this makes an ADD slower, the more the larger the pool.
+const _: () = assert!(size_of::<Place<Entry>>() == 64, "an entry and its links fill one line of a processor's cache");
 
 impl Entry {
     /// Whether the source does not report it any more. Such an address is not lent, and leaves the pool once nobody uses it and
@@ -71,7 +74,7 @@ impl Entry {
 struct Held {
     lease: Lease,
     /// The places of the lease's addresses.
-    slots: [Option<usize>; 2],
+    slots: [Option<Slot>; 2],
 }
 
 /// The free addresses of one NIC, which a pod has all its addresses from. The one free longest is at the head.
@@ -82,10 +85,10 @@ struct Group {
     v6: Queue,
 }
 
-impl Group {
-    fn free(&mut self, address: IpAddr) -> &mut Queue {
-        if address.is_ipv4() { &mut self.v4 } else { &mut self.v6 }
-    }
+/// The queue of free addresses that this one has its place in. A node has few NICs.
+fn free_queue(groups: &mut [Group], nic: u32, address: IpAddr) -> Option<&mut Queue> {
+    let group = groups.iter_mut().find(|group| group.nic == nic)?;
+    Some(if address.is_ipv4() { &mut group.v4 } else { &mut group.v6 })
 }
 
 /// The pool of a node's pod addresses.
@@ -93,7 +96,7 @@ impl Group {
 pub struct Pool {
     rest: Rest,
     slots: Slots<Entry>,
-    by_address: Map<IpAddr, usize>,
+    by_address: Map<IpAddr, Slot>,
     leases: Map<Arc<AttachmentKey>, Held>,
     groups: Vec<Group>,
     /// The subnets that a view has had. Few, and never forgotten: an address in use may outlive the view that had it.
@@ -315,7 +318,7 @@ impl Pool {
     }
 
     /// Frees an address, or removes it if no source reports it any more.
-    fn free_or_remove(&mut self, slot: usize) {
+    fn free_or_remove(&mut self, slot: Slot) {
         if self.slots.get(slot).is_some_and(Entry::is_withdrawn) {
             self.remove(slot);
         } else {
@@ -332,21 +335,20 @@ impl Pool {
         true
     }
 
-    fn insert(&mut self, address: IpAddr, nic: u32) -> usize {
-        let group = self.groups.iter().position(|group| group.nic == nic).unwrap_or_else(|| {
+    fn insert(&mut self, address: IpAddr, nic: u32) -> Slot {
+        if !self.groups.iter().any(|group| group.nic == nic) {
             self.groups.push(Group { nic, ..Group::default() });
-            self.groups.len() - 1
-        });
-        let slot = self.slots.insert(Entry { address, state: State::Free, group, missed_views: 0 });
-        if let Some(group) = self.groups.get_mut(group) {
-            group.free(address).push_back(&mut self.slots, slot);
+        }
+        let slot = self.slots.insert(Entry { address, state: State::Free, nic, missed_views: 0 });
+        if let Some(queue) = free_queue(&mut self.groups, nic, address) {
+            queue.push_back(&mut self.slots, slot);
         }
         self.by_address.insert(address, slot);
         slot
     }
 
     /// An address that no source reports.
-    fn insert_withdrawn(&mut self, address: IpAddr, nic: u32) -> usize {
+    fn insert_withdrawn(&mut self, address: IpAddr, nic: u32) -> Slot {
         let slot = self.insert(address, nic);
         if let Some(entry) = self.slots.get_mut(slot) {
             entry.missed_views = VIEWS_UNTIL_WITHDRAWN;
@@ -354,7 +356,7 @@ impl Pool {
         slot
     }
 
-    fn remove(&mut self, slot: usize) {
+    fn remove(&mut self, slot: Slot) {
         self.leave_state(slot);
         if let Some(entry) = self.slots.remove(slot) {
             self.by_address.remove(&entry.address);
@@ -362,14 +364,16 @@ impl Pool {
     }
 
     /// Changes an entry's state, with all queues and counts. Returns its address.
-    fn set_state(&mut self, slot: usize, state: State) -> IpAddr {
+    // The caller's state is made in its place, not copied there.
+    #[inline(always)]
+    fn set_state(&mut self, slot: Slot, state: State) -> IpAddr {
         self.leave_state(slot);
         let Some(entry) = self.slots.get(slot) else { return IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
-        let (address, group) = (entry.address, entry.group);
+        let (address, nic) = (entry.address, entry.nic);
         match &state {
             State::Free => {
-                if let Some(group) = self.groups.get_mut(group) {
-                    group.free(address).push_back(&mut self.slots, slot);
+                if let Some(queue) = free_queue(&mut self.groups, nic, address) {
+                    queue.push_back(&mut self.slots, slot);
                 }
             }
             State::Cooling { .. } => self.cooling.push_back(&mut self.slots, slot),
@@ -384,13 +388,13 @@ impl Pool {
         address
     }
 
-    fn leave_state(&mut self, slot: usize) {
+    fn leave_state(&mut self, slot: Slot) {
         let Some(entry) = self.slots.get(slot) else { return };
-        let (address, group) = (entry.address, entry.group);
+        let (address, nic) = (entry.address, entry.nic);
         match &entry.state {
             State::Free => {
-                if let Some(group) = self.groups.get_mut(group) {
-                    group.free(address).unlink(&mut self.slots, slot);
+                if let Some(queue) = free_queue(&mut self.groups, nic, address) {
+                    queue.unlink(&mut self.slots, slot);
                 }
             }
             State::Cooling { .. } => self.cooling.unlink(&mut self.slots, slot),

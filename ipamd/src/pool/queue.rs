@@ -1,77 +1,101 @@
 //! A slab of entries, and queues threaded through it, so that an entry leaves the middle of a queue in constant time.
 
+use std::num::NonZeroU32;
+
+/// An entry's place, stable while the entry is there. Four bytes, also where there may be none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Slot(NonZeroU32);
+
+impl Slot {
+    /// The place with this index. No memory holds as many places as would be too many.
+    fn at(index: usize) -> Slot {
+        Slot(NonZeroU32::MIN.saturating_add(u32::try_from(index).unwrap_or(u32::MAX)))
+    }
+
+    fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
 /// Where an entry stands in the queue it is in.
 #[derive(Debug, Clone, Copy, Default)]
 struct Links {
-    before: Option<usize>,
-    behind: Option<usize>,
+    before: Option<Slot>,
+    behind: Option<Slot>,
 }
+
+/// An entry with its links: one line of a processor's cache, so that a large pool costs one miss where a small one has
+/// none.
+#[derive(Debug, Clone)]
+#[repr(align(64))]
+pub(super) struct Place<T>(Option<(T, Links)>);
 
 /// Entries with stable places. A place that was given up is used again.
 #[derive(Debug, Clone)]
 pub(super) struct Slots<T> {
-    entries: Vec<Option<(T, Links)>>,
-    vacant: Vec<usize>,
+    places: Vec<Place<T>>,
+    vacant: Vec<Slot>,
 }
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Slots { entries: Vec::new(), vacant: Vec::new() }
+        Slots { places: Vec::new(), vacant: Vec::new() }
     }
 }
 
 impl<T> Slots<T> {
-    pub(super) fn insert(&mut self, value: T) -> usize {
-        let filled = Some((value, Links::default()));
+    pub(super) fn insert(&mut self, value: T) -> Slot {
+        let filled = Place(Some((value, Links::default())));
         if let Some(slot) = self.vacant.pop()
-            && let Some(place) = self.entries.get_mut(slot)
+            && let Some(place) = self.places.get_mut(slot.index())
         {
             *place = filled;
             return slot;
         }
-        self.entries.push(filled);
-        self.entries.len() - 1
+        let slot = Slot::at(self.places.len());
+        self.places.push(filled);
+        slot
     }
 
     /// The entry must be in no queue any more.
-    pub(super) fn remove(&mut self, slot: usize) -> Option<T> {
-        let (value, _) = self.entries.get_mut(slot)?.take()?;
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<T> {
+        let (value, _) = self.places.get_mut(slot.index())?.0.take()?;
         self.vacant.push(slot);
         Some(value)
     }
 
-    pub(super) fn get(&self, slot: usize) -> Option<&T> {
-        self.entries.get(slot)?.as_ref().map(|(value, _)| value)
+    pub(super) fn get(&self, slot: Slot) -> Option<&T> {
+        self.places.get(slot.index())?.0.as_ref().map(|(value, _)| value)
     }
 
-    pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut T> {
-        self.entries.get_mut(slot)?.as_mut().map(|(value, _)| value)
+    pub(super) fn get_mut(&mut self, slot: Slot) -> Option<&mut T> {
+        self.places.get_mut(slot.index())?.0.as_mut().map(|(value, _)| value)
     }
 
     /// All places, vacant ones included.
-    pub(super) fn indices(&self) -> std::ops::Range<usize> {
-        0..self.entries.len()
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> + use<T> {
+        (0..self.places.len()).map(Slot::at)
     }
 
-    fn links_mut(&mut self, slot: usize) -> Option<&mut Links> {
-        self.entries.get_mut(slot)?.as_mut().map(|(_, links)| links)
+    fn links_mut(&mut self, slot: Slot) -> Option<&mut Links> {
+        self.places.get_mut(slot.index())?.0.as_mut().map(|(_, links)| links)
     }
 
-    fn links(&self, slot: usize) -> Option<Links> {
-        self.entries.get(slot)?.as_ref().map(|(_, links)| *links)
+    fn links(&self, slot: Slot) -> Option<Links> {
+        self.places.get(slot.index())?.0.as_ref().map(|(_, links)| *links)
     }
 }
 
 /// First in, first out; the order lives in the slots.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Queue {
-    head: Option<usize>,
-    tail: Option<usize>,
+    head: Option<Slot>,
+    tail: Option<Slot>,
     len: usize,
 }
 
 impl Queue {
-    pub(super) fn head(&self) -> Option<usize> {
+    pub(super) fn head(&self) -> Option<Slot> {
         self.head
     }
 
@@ -80,7 +104,7 @@ impl Queue {
     }
 
     /// The entry must be in no queue.
-    pub(super) fn push_back<T>(&mut self, slots: &mut Slots<T>, slot: usize) {
+    pub(super) fn push_back<T>(&mut self, slots: &mut Slots<T>, slot: Slot) {
         let before = self.tail.replace(slot);
         match before.and_then(|tail| slots.links_mut(tail)) {
             Some(links) => links.behind = Some(slot),
@@ -93,7 +117,7 @@ impl Queue {
     }
 
     /// The entry must be in this queue.
-    pub(super) fn unlink<T>(&mut self, slots: &mut Slots<T>, slot: usize) {
+    pub(super) fn unlink<T>(&mut self, slots: &mut Slots<T>, slot: Slot) {
         let Some(Links { before, behind }) = slots.links_mut(slot).map(std::mem::take) else { return };
         match before.and_then(|slot| slots.links_mut(slot)) {
             Some(links) => links.behind = behind,
@@ -107,7 +131,7 @@ impl Queue {
     }
 
     /// The places in order.
-    pub(super) fn slots<'a, T>(&self, slots: &'a Slots<T>) -> impl Iterator<Item = usize> + 'a {
+    pub(super) fn slots<'a, T>(&self, slots: &'a Slots<T>) -> impl Iterator<Item = Slot> + 'a {
         std::iter::successors(self.head, |&slot| slots.links(slot).and_then(|links| links.behind))
     }
 
@@ -118,8 +142,8 @@ impl Queue {
 
     /// The places in order; panics if the queue is not as long as its count says.
     #[cfg(test)]
-    pub(super) fn walk<T>(&self, slots: &Slots<T>) -> Vec<usize> {
-        let order: Vec<usize> = self.slots(slots).take(self.len + 1).collect();
+    pub(super) fn walk<T>(&self, slots: &Slots<T>) -> Vec<Slot> {
+        let order: Vec<Slot> = self.slots(slots).take(self.len + 1).collect();
         assert_eq!(order.len(), self.len, "a queue and its count disagree");
         assert_eq!(order.last().copied(), self.tail);
         order

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Entry, Moment, Pool, State};
+use super::{Entry, Moment, Pool, Slot, State};
 
 /// How long a released address rests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Pool {
     }
 
     fn begin_sweep_of(&mut self, wanted: impl Fn(&State) -> bool, mut each: impl FnMut(&Entry)) {
-        let slots: Vec<usize> = self.cooling.slots(&self.slots).collect();
+        let slots: Vec<Slot> = self.cooling.slots(&self.slots).collect();
         for slot in slots {
             // What was withdrawn may be another node's by now, and its connections with it. Should it come back, it is swept then.
             if let Some(entry) = self.slots.get_mut(slot)

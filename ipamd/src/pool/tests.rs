@@ -23,12 +23,12 @@ impl Pool {
             counts.free + counts.assigned + counts.cooling + counts.reserved + counts.releasing + counts.quarantined,
             "{counts:?}"
         );
-        let free: HashSet<usize> = self
+        let free: HashSet<Slot> = self
             .groups
             .iter()
             .flat_map(|group| group.v4.walk(&self.slots).into_iter().chain(group.v6.walk(&self.slots)))
             .collect();
-        let cooling: HashSet<usize> = self.cooling.walk(&self.slots).into_iter().collect();
+        let cooling: HashSet<Slot> = self.cooling.walk(&self.slots).into_iter().collect();
         for (&address, &slot) in &self.by_address {
             let entry = self.slots.get(slot).expect("an address without an entry");
             assert_eq!(entry.address, address);

@@ -24,7 +24,7 @@ impl Pool {
     /// in a row did not have are removed, those in use once they were released and have rested. Addresses in use are never dropped.
     pub fn apply_view(&mut self, view: &[PoolAddress]) -> ViewChange {
         let mut change = ViewChange::default();
-        for slot in self.slots.indices() {
+        for slot in self.slots.slots() {
             if let Some(entry) = self.slots.get_mut(slot) {
                 entry.missed_views = entry.missed_views.saturating_add(1);
             }
@@ -44,7 +44,7 @@ impl Pool {
                 entry.missed_views = 0;
             }
         }
-        for slot in self.slots.indices() {
+        for slot in self.slots.slots() {
             let Some(entry) = self.slots.get(slot) else { continue };
             if !entry.is_withdrawn() {
                 continue;
@@ -68,7 +68,7 @@ impl Pool {
     pub fn reserve_exactly(&mut self, used: &[(IpAddr, String)], now: Moment) -> (Vec<(IpAddr, String)>, Vec<IpAddr>) {
         let wanted: Map<IpAddr, &String> = used.iter().map(|(address, reason)| (*address, reason)).collect();
         let mut freed = Vec::new();
-        for slot in self.slots.indices() {
+        for slot in self.slots.slots() {
             if let Some(Entry { address, state: State::Reserved { .. }, .. }) = self.slots.get(slot)
                 && !wanted.contains_key(address)
             {

@@ -74,9 +74,10 @@ impl Content {
             fingerprint: String::new(),
         };
         content.forbid_forgery();
+        content.guard(plan);
         content.take_node_address(plan);
         for group in &plan.groups {
-            content.add_group(plan, group);
+            content.add_group(group);
         }
         // Last: it goes to the chains above.
         content.chains.push(("postrouting", Some((NfChainType::NAT, NfHook::Postrouting, BEFORE_SRCNAT))));
@@ -147,6 +148,38 @@ impl Content {
         );
     }
 
+    /// As little as can be for what goes elsewhere, which is nearly all that the node forwards: one look at its destination for
+    /// each address that is guarded.
+    fn guard(&mut self, plan: &Plan) {
+        let metadata = (plan.metadata == Metadata::Block).then_some(("metadata", IMDS));
+        for (name, address) in [("wireserver", WIRESERVER)].into_iter().chain(metadata) {
+            // Before the rules that go there.
+            self.chains.push((name, None));
+            let there = vec![equals(payload("ip", "daddr"), text(address.to_string())), goto(name)];
+            self.rule("guard", &format!("who reaches {address}"), there);
+        }
+        if metadata.is_some() {
+            // A rule of its own in front, and not "from another group" in the next ones: a packet whose link is forgotten
+            // matches neither, and so is dropped.
+            let exempt = equals(meta(MetaKey::Iifgroup), Expression::Number(EXEMPT_GROUP));
+            self.rule("metadata", "pods of exempt namespaces", vec![exempt, Statement::Return(None)]);
+        }
+        for group in &plan.groups {
+            let forbid = |counter| {
+                let pods = in_set(4, "saddr", set_name(group.name, "pods", 4));
+                [pods, not_the_node(), count(counter), Statement::Drop(None)]
+            };
+            for port in WIRESERVER_PORTS {
+                let mut rule = vec![equals(payload("tcp", "dport"), Expression::Number(u32::from(port)))];
+                rule.extend(forbid("wireserver_blocked"));
+                self.rule("wireserver", &format!("{} pods and port {port}", group.name), rule);
+            }
+            if metadata.is_some() {
+                self.rule("metadata", &format!("{} pods", group.name), forbid("metadata_blocked").into());
+            }
+        }
+    }
+
     fn take_node_address(&mut self, plan: &Plan) {
         let flags = || Some(HashSet::from([NATFlag::FullyRandom]));
         // Not masquerade: that would take the first address the NIC happens to have, which cloud-init may have made a pod's.
@@ -175,50 +208,11 @@ impl Content {
         );
     }
 
-    fn add_group(&mut self, plan: &Plan, group: &Group) {
+    fn add_group(&mut self, group: &Group) {
         let name = group.name;
         for family in FAMILIES {
             self.interval_set(name, "pods", family, &group.pods);
             self.interval_set(name, "exempt", family, &group.exempt);
-        }
-        let from = || in_set(4, "saddr", set_name(name, "pods", 4));
-        for port in WIRESERVER_PORTS {
-            self.rule(
-                "guard",
-                &format!("{name} pods and the wireserver's port {port}"),
-                vec![
-                    equals(payload("ip", "daddr"), text(WIRESERVER.to_string())),
-                    equals(payload("tcp", "dport"), Expression::Number(u32::from(port))),
-                    from(),
-                    not_the_node(),
-                    count("wireserver_blocked"),
-                    Statement::Drop(None),
-                ],
-            );
-        }
-        if plan.metadata == Metadata::Block {
-            // A rule of its own in front, and not "from another group" in the next: a packet whose link is forgotten
-            // matches neither, and so is dropped.
-            self.rule(
-                "guard",
-                &format!("{name} pods of exempt namespaces and the metadata service"),
-                vec![
-                    equals(payload("ip", "daddr"), text(IMDS.to_string())),
-                    equals(meta(MetaKey::Iifgroup), Expression::Number(EXEMPT_GROUP)),
-                    Statement::Return(None),
-                ],
-            );
-            self.rule(
-                "guard",
-                &format!("{name} pods and the metadata service"),
-                vec![
-                    equals(payload("ip", "daddr"), text(IMDS.to_string())),
-                    from(),
-                    not_the_node(),
-                    count("metadata_blocked"),
-                    Statement::Drop(None),
-                ],
-            );
         }
         self.chains.push((name, None));
         for address in [IMDS, WIRESERVER] {

@@ -35,7 +35,7 @@ const FULL: Extent = Extent {
     repeats: 2,
     present: &[0, 250, 1_000],
     rounds_present: 40,
-    rounds_forwarding: 40,
+    rounds_forwarding: 120,
 };
 
 const QUICK: Extent = Extent {

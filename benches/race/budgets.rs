@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use crate::burst::Size;
-use crate::contestant::{DOTFOUR, FLOOR, PTP};
+use crate::burst::{Rush, Size};
+use crate::contestant::{ALONE, DOTFOUR, FLOOR, GLIBC_NO_OP, NO_OP, PTP};
 use crate::forwarding::Path;
 use crate::results::{Results, VERBS};
-use crate::samples::{Spread, ratio};
+use crate::samples::{Samples, Spread, ratio};
 use crate::table::Table;
 
 /// What a DEL needs beside a process: its route and its link.
@@ -46,46 +46,55 @@ impl Budget {
 /// The budgets that this race measures.
 pub(crate) fn table(results: &Results) -> Table {
     let mut table = Table::new("Budgets", ["", "budget", "measured", ""]);
-    let mut line = |what: &str, budget: Budget, measured: f64| {
-        if !measured.is_nan() {
-            let (limit, verdict) = budget.judge(measured);
-            table.row([what.to_owned(), limit, ratio(measured), verdict.to_owned()]);
-        }
-    };
-    if let [Some(smallest), Some(floor), Some(dotfour), Some(ptp)] =
-        ["no-op", FLOOR, DOTFOUR, PTP].map(|name| results.laps_of(name))
-    {
-        line("ADD, in times of the floor", Budget::AtMost(1.25), dotfour.add.times_as_long_as(&floor.add));
-        line("ADD of ptp, in times of dotfour's", Budget::AtLeast(10.0), ptp.add.times_as_long_as(&dotfour.add));
-        let del_floor = smallest.del.longer_by(DEL_WORK);
-        line(
-            "DEL, in times of the smallest process and 0.15 ms",
-            Budget::AtMost(1.25),
-            dotfour.del.times_as_long_as(&del_floor),
-        );
-        line("DEL of ptp, in times of dotfour's", Budget::AtLeast(50.0), ptp.del.times_as_long_as(&dotfour.del));
-    }
-    if let Some((Size { pods, callers }, outcomes)) = results.bursts.last() {
-        let rate = |wanted: &str| {
-            outcomes.iter().find(|(name, _)| *name == wanted).map_or(f64::NAN, |(_, burst)| burst.add.rate())
-        };
-        line(&format!("{pods} pods, {callers} callers: ADD/s"), Budget::AtLeast(1_000.0), rate(DOTFOUR));
-        line(
-            &format!("{pods} pods, {callers} callers: ADD/s, in times of ptp's"),
-            Budget::AtLeast(6.0),
-            rate(DOTFOUR) / rate(PTP),
-        );
-    }
-    if let (Some((_, add)), Some(most)) = (VERBS.first(), results.crowds.last()) {
-        let grown = results.growth(DOTFOUR, *add);
-        line(&format!("ADD with {} pods there, in times of none", most.present), Budget::AtMost(1.2), grown);
-    }
-    for (what, budget, measured) in forwarding(results) {
+    for (what, budget, measured) in calls(results).into_iter().chain(forwarding(results)) {
         let (limit, verdict) = budget.judge_between(measured);
         let Spread { median, low, high } = measured;
         table.row([what, limit, format!("{} ({} to {})", ratio(median), ratio(low), ratio(high)), verdict.to_owned()]);
     }
+    for (what, budget, measured) in bursts(results) {
+        let (limit, verdict) = budget.judge(measured);
+        table.row([what, limit, ratio(measured), verdict.to_owned()]);
+    }
     table
+}
+
+/// A call against another of the same round.
+fn calls(results: &Results) -> Vec<(String, Budget, Spread)> {
+    let mut lines = Vec::new();
+    let [smallest, glibc, alone, floor, dotfour, ptp] =
+        [NO_OP, GLIBC_NO_OP, ALONE, FLOOR, DOTFOUR, PTP].map(|name| results.laps_of(name).cloned().unwrap_or_default());
+    let del_floor = smallest.del.longer_by(DEL_WORK);
+    let of = |own: &Samples, other: &Samples| own.spread_against(other);
+    lines.push(("ADD, in times of the floor".to_owned(), Budget::AtMost(1.25), of(&dotfour.add, &floor.add)));
+    lines.push(("ADD of ptp, in times of dotfour's".to_owned(), Budget::AtLeast(10.0), of(&ptp.add, &dotfour.add)));
+    let del = "DEL, in times of the smallest process and 0.15 ms".to_owned();
+    lines.push((del, Budget::AtMost(1.25), of(&dotfour.del, &del_floor)));
+    lines.push(("DEL of ptp, in times of dotfour's".to_owned(), Budget::AtLeast(50.0), of(&ptp.del, &dotfour.del)));
+    for (verb, part) in VERBS {
+        let line = format!(
+            "{verb} of the plugin alone, in times of a program that does nothing, linked statically with glibc"
+        );
+        lines.push((line, Budget::AtMost(1.0), of(part(&alone), part(&glibc))));
+    }
+    if let (Some((_, add)), Some(most)) = (VERBS.first(), results.crowds.last()) {
+        let line = format!("ADD with {} pods there, in times of none", most.present);
+        lines.push((line, Budget::AtMost(1.2), results.growth(DOTFOUR, *add)));
+    }
+    lines
+}
+
+/// The largest burst.
+fn bursts(results: &Results) -> Vec<(String, Budget, f64)> {
+    let Some((Size { pods, callers }, outcomes)) = results.bursts.last() else { return Vec::new() };
+    let burst = |wanted: &str| outcomes.iter().find(|(name, _)| *name == wanted).map(|(_, burst)| &burst.add);
+    let rate = |wanted: &str| burst(wanted).map_or(f64::NAN, Rush::rate);
+    let refused = burst(DOTFOUR).map_or(0, |add| add.refused);
+    let what = format!("{pods} pods, {callers} callers");
+    vec![
+        (format!("{what}: ADD/s"), Budget::AtLeast(1_000.0), rate(DOTFOUR)),
+        (format!("{what}: ADD/s, in times of ptp's"), Budget::AtLeast(6.0), rate(DOTFOUR) / rate(PTP)),
+        (format!("{what}: refused"), Budget::AtMost(0.0), f64::from(u32::try_from(refused).unwrap_or(u32::MAX))),
+    ]
 }
 
 /// Forwarding is not below ptp's, as far as so many rounds can tell: behind the ratio stands between what it lies.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dotfour_rig::Pod;
 
-use crate::caller::Caller;
+use crate::caller::{Attached, Caller};
 use crate::contestant::Contestant;
 use crate::cpu;
 use crate::error::RaceError;
@@ -64,17 +64,17 @@ pub(crate) struct Burst {
 pub(crate) fn race(contestant: &Contestant, shared: &Shared, size: Size) -> Result<Burst, RaceError> {
     let pods = sandboxes(contestant, "burst", size.pods)?;
     let links = contestant.node.links()?.len();
-    let (add, added) = rush(contestant, shared, size.callers, &pods, |caller, pod| caller.add(pod))?;
+    let (add, added) = rush(contestant, shared, size.callers, &pods, add)?;
     let (mut del, deleted) = rush(contestant, shared, size.callers, &added, |caller, (pod, attached)| {
         caller.del(pod, attached).map(|sample| ((), sample))
     })?;
+    let before = daemon_cpu(contestant);
     drop(deleted);
     let burying = Caller::enter(contestant, shared, |caller| {
         let before = cpu::of_this_thread();
         added.iter().try_for_each(|(_, attached)| caller.bury(attached))?;
         Ok(cpu::of_this_thread() - before)
     })?;
-    let before = daemon_cpu(contestant);
     settle::until_links(contestant, links)?;
     del.samples.charge(burying + daemon_cpu(contestant).saturating_sub(before));
     settle::end(pods)?;
@@ -85,8 +85,17 @@ pub(crate) fn race(contestant: &Contestant, shared: &Shared, size: Size) -> Resu
 pub(crate) fn fill(contestant: &Contestant, shared: &Shared, count: usize) -> Result<Vec<Pod>, RaceError> {
     const CALLERS: usize = 4;
     let pods = sandboxes(contestant, "present", count)?;
-    rush(contestant, shared, CALLERS, &pods, |caller, pod| caller.add(pod))?;
+    let (Rush { refused, .. }, _) = rush(contestant, shared, CALLERS, &pods, add)?;
+    if refused > 0 {
+        return Err(RaceError::Refused { name: contestant.name, refused, count });
+    }
     Ok(pods)
+}
+
+fn add(caller: &mut Caller<'_>, pod: &Pod) -> Result<(Attached, Sample), RaceError> {
+    let (attached, sample) = caller.add(pod)?;
+    caller.tidy(&attached)?;
+    Ok((attached, sample))
 }
 
 /// What each call that succeeded was for, with what came of it.
@@ -100,15 +109,16 @@ fn rush<'i, I: Sync, T: Send>(
     items: &'i [I],
     call: impl Fn(&mut Caller<'_>, &'i I) -> Result<(T, Sample), RaceError> + Sync,
 ) -> Result<(Rush, Done<'i, I, T>), RaceError> {
-    let (next, ready) = (AtomicUsize::new(0), Barrier::new(callers + 1));
+    let (next, ready) = (AtomicUsize::new(0), Barrier::new(callers));
     let one_of_many = || {
         let entered = Caller::enter(contestant, shared, |caller| {
             ready.wait();
+            let started = Instant::now();
             let mut outcomes = Vec::new();
             while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
                 outcomes.push((item, call(caller, item)));
             }
-            Ok(outcomes)
+            Ok((outcomes, started, Instant::now()))
         });
         if entered.is_err() {
             ready.wait();
@@ -116,20 +126,20 @@ fn rush<'i, I: Sync, T: Send>(
         entered
     };
     let cpu_before = cpu::of_children() + daemon_cpu(contestant);
-    let (outcomes, took) = thread::scope(|scope| {
+    let callers = thread::scope(|scope| {
         let threads: Vec<_> = (0..callers).map(|_| scope.spawn(one_of_many)).collect();
-        ready.wait();
-        let started = Instant::now();
         let joined = threads.into_iter().map(|thread| {
             let panicked = || std::io::Error::other("it panicked");
             thread.join().unwrap_or_else(|_| Err(RaceError::system("run a caller's thread")(panicked())))
         });
-        let outcomes = joined.collect::<Result<Vec<_>, _>>();
-        (outcomes, started.elapsed())
-    });
+        joined.collect::<Result<Vec<_>, _>>()
+    })?;
+    let first = callers.iter().map(|(_, started, _)| *started).min();
+    let last = callers.iter().map(|(_, _, ended)| *ended).max();
+    let took = last.zip(first).map(|(last, first)| last - first).unwrap_or_default();
     let mut rush = Rush { took, ..Rush::default() };
     let mut done = Vec::with_capacity(items.len());
-    for (item, outcome) in outcomes?.into_iter().flatten() {
+    for (item, outcome) in callers.into_iter().flat_map(|(outcomes, ..)| outcomes) {
         match outcome {
             Ok((result, sample)) => {
                 rush.samples.push(sample);

@@ -59,6 +59,14 @@ impl<'a> Caller<'a> {
         Ok((Attached { result, wired }, sample))
     }
 
+    /// Does what is left to do after an ADD, and belongs to no call's time.
+    pub(crate) fn tidy(&mut self, attached: &Attached) -> Result<(), RaceError> {
+        match (&mut self.kernel, &attached.wired) {
+            (Some(kernel), Some(wired)) => kernel.tidy(wired),
+            _ => Ok(()),
+        }
+    }
+
     /// DEL, likewise.
     pub(crate) fn del(&mut self, pod: &Pod, attached: &Attached) -> Result<Sample, RaceError> {
         let result = (!attached.result.is_null()).then_some(&attached.result);

@@ -11,6 +11,7 @@ use crate::cpu;
 use crate::error::RaceError;
 use crate::options::{Options, Other};
 use crate::programs::{GLIBC, NoOp, SMALLEST};
+use crate::stand_in;
 
 /// Pod addresses of the node that Dotfour serves: enough for every pod of the race, with those that rest.
 const DOTFOUR_ADDRESSES: &str = "kind: static\nsubnet: 10.240.0.0/16\naddresses: [10.240.16.4-10.240.47.250]\n";
@@ -20,6 +21,9 @@ const PTP_ADDRESSES: [u8; 4] = [10, 240, 64, 0];
 const BRIDGE_ADDRESSES: [u8; 4] = [10, 240, 128, 0];
 /// Enough for every pod of the race.
 const HOST_LOCAL_PREFIX: u8 = 18;
+
+/// What to do where a program of ours is missing.
+const MAKE: &str = "`make build` makes it, --bin-dir and --build say where to look";
 
 /// One line of the table.
 struct Entry {
@@ -32,7 +36,7 @@ struct Entry {
 /// What a contestant does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Nothing: a process starts and ends.
+    /// Nothing for a pod: a process starts and ends.
     NoOp,
     /// The least that wires a pod: the smallest process, and then the kernel work, done by the caller itself.
     Floor,
@@ -43,24 +47,31 @@ pub(crate) enum Kind {
 /// What is run for a contestant.
 enum Program {
     Compiled(&'static NoOp),
+    Alone,
     Dotfour,
     Ptp,
     Bridge,
 }
 
 /// The contestants that are always there, in the order of the tables. Others come by `--plugin`.
-const TABLE: [Entry; 6] = [
+const TABLE: [Entry; 7] = [
     Entry {
-        name: "no-op",
+        name: NO_OP,
         about: "the smallest process: static, no libc, ends at once",
         kind: Kind::NoOp,
         program: Program::Compiled(&SMALLEST),
     },
     Entry {
-        name: "no-op, glibc",
+        name: GLIBC_NO_OP,
         about: "a C program that does nothing, linked statically",
         kind: Kind::NoOp,
         program: Program::Compiled(&GLIBC),
+    },
+    Entry {
+        name: ALONE,
+        about: "dotfour's plugin without its daemon: its peer knows the answer and does nothing for it",
+        kind: Kind::NoOp,
+        program: Program::Alone,
     },
     Entry {
         name: FLOOR,
@@ -76,7 +87,7 @@ const TABLE: [Entry; 6] = [
         program: Program::Ptp,
     },
     Entry {
-        name: "bridge",
+        name: BRIDGE,
         about: "the reference plugins bridge and host-local, from Debian",
         kind: Kind::Plugin,
         program: Program::Bridge,
@@ -89,6 +100,14 @@ pub(crate) const FLOOR: &str = "floor";
 pub(crate) const DOTFOUR: &str = "dotfour";
 /// As above.
 pub(crate) const PTP: &str = "ptp";
+/// As above.
+pub(crate) const BRIDGE: &str = "bridge";
+/// As above.
+pub(crate) const NO_OP: &str = "no-op";
+/// As above.
+pub(crate) const GLIBC_NO_OP: &str = "no-op, glibc";
+/// As above.
+pub(crate) const ALONE: &str = "plugin alone";
 
 /// One who takes part.
 #[derive(Debug)]
@@ -199,6 +218,13 @@ impl<'o> Field<'o> {
     }
 }
 
+impl Contestant {
+    /// Whether it drops what pods send from addresses that are not theirs. Dotfour's daemon does, of whatever build.
+    pub(crate) fn checks_senders(&self) -> bool {
+        self.daemon.is_some()
+    }
+}
+
 impl Program {
     fn set_up(&self, node: &Node, options: &Options) -> Result<(Network, Option<Daemon>), RaceError> {
         match self {
@@ -206,6 +232,12 @@ impl Program {
                 no_op.compile(node.state_dir())?;
                 let conf = json!({ "type": no_op.name });
                 Ok((Network::single("no-op", "1.1.0", &conf, vec![node.state_dir().to_owned()]), None))
+            }
+            Program::Alone => {
+                present(&options.bin_dir, "dotfour", MAKE)?;
+                let socket = node.state_dir().join("stand-in.sock");
+                stand_in::start(&socket).map_err(RaceError::system("stand in for a daemon"))?;
+                Ok((Network::dotfour(&options.bin_dir, &socket), None))
             }
             Program::Dotfour => {
                 let (network, daemon) = dotfour(node, &options.bin_dir)?;
@@ -238,9 +270,8 @@ impl Program {
 
 /// Dotfour as it is built in a directory, with its daemon running.
 fn dotfour(node: &Node, directory: &Path) -> Result<(Network, Daemon), RaceError> {
-    let remedy = "`make build` makes it, --bin-dir and --build say where to look";
-    let ipamd = present(directory, "dotfour-ipamd", remedy)?;
-    present(directory, "dotfour", remedy)?;
+    let ipamd = present(directory, "dotfour-ipamd", MAKE)?;
+    present(directory, "dotfour", MAKE)?;
     let mut config = DaemonConfig::new(ipamd);
     config.max_pods = 250;
     config.source = DOTFOUR_ADDRESSES.to_owned();

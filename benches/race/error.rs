@@ -59,6 +59,16 @@ pub(crate) enum RaceError {
         /// How.
         source: CallError,
     },
+    /// A node is not as full as it should be.
+    #[error("{name} refused {refused} of {count} pods")]
+    Refused {
+        /// Which.
+        name: &'static str,
+        /// So many pods.
+        refused: usize,
+        /// Of so many.
+        count: usize,
+    },
     /// A contestant gave a pod no IPv4 address.
     #[error("{name} gave a pod no IPv4 address")]
     NoAddress {

@@ -2,7 +2,7 @@
 //!
 //! It is the daemon's own wiring, so that floor and contestant ask the kernel for the same: a pair with its tag, route and
 //! neighbour on the node, and address, routes and neighbour in the pod. DEL is the route and the link condemned; the link itself is
-//! deleted behind the caller's back, and outside the timing.
+//! deleted behind the caller's back, and outside the timing; so is the multicast route that it got.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
@@ -80,6 +80,12 @@ impl<'s> Kernel<'s> {
         let plan = PodPlan { tag: Tag { key, addresses }, host_link, nic: &self.nic, group: 0 };
         let (wired, sample) = timed(|| self.wirer.wire(&plan, netns.as_fd(), &Phases::accepted(), |_, _| {}));
         Ok((WiredPod { addresses, link: wired?.link }, sample))
+    }
+
+    /// Takes the multicast route away that the kernel gives a new link, as the daemon does once it has answered: with a thousand
+    /// of them an ADD takes longer. Belongs to no call's time.
+    pub(crate) fn tidy(&mut self, pod: &WiredPod) -> Result<(), RaceError> {
+        Ok(self.wirer.remove_multicast_routes([pod.link.index]).map_err(WireError::from)?)
     }
 
     /// Takes a pod off the network.

@@ -35,6 +35,7 @@ mod programs;
 mod results;
 mod samples;
 mod settle;
+mod stand_in;
 mod svg;
 mod table;
 

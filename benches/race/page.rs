@@ -60,22 +60,25 @@ const HOW: &str = "\
   deletes theirs, in orders by which everybody is behind everybody else equally often, for behind a large program the
   caches are cold. A ratio is the median of the rounds' own ratios, so what changes on the machine from one round to the
   next drops out.
-- After each DEL the race waits until the pod's link is gone, and after each 25 rounds until the kernel has taken the
-  sandboxes apart: what somebody leaves to later shall not be paid by others. In a burst it is part of the race.
+- After each ADD the race waits 10 ms, after each DEL until the pod's link is gone, and after each 25 rounds until the
+  kernel has taken the sandboxes apart: what somebody leaves to later shall not be paid by others. In a burst it is part
+  of the race.
 - The floor's kernel work is that of Dotfour's daemon: the pair of links with tag, route and neighbour on the node;
   address, routes and neighbour in the pod; at DEL the route, and the link given up. Its process and its work are one after
-  the other, with nobody to wake and nothing to read.
+  the other, with nobody to wake and nothing to read. What the daemon does for the pod behind its answer is done for the
+  floor's pods as well, and in nobody's time but a burst's.
 - CPU is processor time per call: of the process, of those it starts, of the daemon, with what the daemon does later
   charged to DEL. What the kernel does on its own account is nobody's.
 - Forwarding is measured with two pods of everybody, between them and to the address of a further node, through the
   node's NIC and the fabric. All pods' addresses are secondary addresses of their node's NIC, so the fabric treats
   everybody alike. Dotfour has its rules in force, and connections tracked for them. ptp and bridge have none (`ipMasq:
   false`): by themselves they track nothing, which is so on no node of a cluster, for kube-proxy's rules make the kernel
-  track everybody's connections. So all of it is measured twice: by themselves, and with such rules on every node. TCP,
-  MTU 1500, plain sockets: one end writes 128 KiB at a time and the other reads, or one byte goes there and one comes
+  track everybody's connections. So all of it is measured by themselves, and with such rules on everybody's node. And a third
+  time with a check of who sends on everybody's node as well, which Dotfour has and the others lack. TCP, MTU 1500, plain sockets: one end writes 128 KiB at a time and the other reads, or one byte goes there and one comes
   back. Both ends of a connection are on one processor, the several streams on as
   many as there are, so neither the scheduler's choice nor waking another processor is part of it. In a round everybody
   has a short turn for each measurement, one right after the other; an answer's median and p99 are those of a turn, and
-  the table has the median of the turns. Behind a budget's ratio is its confidence interval of 95 %;
-  a budget is unclear if the ratio misses it and part of the interval keeps it.
+  the table has the median of the turns.
+- Behind a budget's ratio is its confidence interval of 95 %, where it is one of rounds. A budget is kept if the ratio
+  keeps it, and unclear if the ratio misses it and part of the interval keeps it.
 ";

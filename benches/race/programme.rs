@@ -1,7 +1,7 @@
 //! Which races are run, in which order.
 
 use crate::burst::{self, Burst, Size};
-use crate::contestant::{Contestant, DOTFOUR, FLOOR, Field, Kind, PTP};
+use crate::contestant::{BRIDGE, Contestant, DOTFOUR, FLOOR, Field, Kind, PTP};
 use crate::error::RaceError;
 use crate::floor::Shared;
 use crate::forwarding::{self, Beside};
@@ -35,7 +35,7 @@ const FULL: Extent = Extent {
     repeats: 2,
     present: &[0, 250, 1_000],
     rounds_present: 40,
-    rounds_forwarding: 120,
+    rounds_forwarding: 100,
 };
 
 const QUICK: Extent = Extent {
@@ -48,16 +48,19 @@ const QUICK: Extent = Extent {
 };
 
 /// Who is raced with pods already there.
-const AMONG_PODS: [&str; 3] = [FLOOR, DOTFOUR, PTP];
+const AMONG_PODS: [&str; 4] = [FLOOR, DOTFOUR, PTP, BRIDGE];
 
 /// Runs the races, saying on standard error what is under way.
 pub(crate) fn run(field: &Field<'_>, options: &Options) -> Result<Results, RaceError> {
     let mut extent = if options.quick { QUICK } else { FULL };
-    extent.rounds = options.rounds.unwrap_or(extent.rounds);
+    let all = field.those(|_| true);
+    extent.rounds = in_turn::whole(options.rounds.unwrap_or(extent.rounds), all.len());
+    extent.rounds_present = in_turn::whole(extent.rounds_present, AMONG_PODS.len() * extent.present.len());
+    let forwarding = field.those(|contestant| contestant.kind == Kind::Plugin);
+    extent.rounds_forwarding = in_turn::whole(extent.rounds_forwarding, forwarding.len());
     let shared = Shared::default();
     let mut results = Results::new(extent.rounds, extent.rounds_present, field.contestants.iter().map(entrant));
 
-    let all = field.those(|_| true);
     eprintln!("  {} rounds of {} contestants in turn …", extent.rounds, all.len());
     results.alone = in_turn::race(&all, &shared, extent.rounds)?;
     if options.rounds.is_some() {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::burst::{Burst, Rush, Size};
-use crate::contestant::{FLOOR, Kind};
+use crate::contestant::{FLOOR, Kind, PTP};
 use crate::forwarding::Forwarding;
 use crate::in_turn::Laps;
-use crate::samples::{Samples, milliseconds, ratio};
+use crate::samples::{Samples, Spread, milliseconds, ratio};
 use crate::table::Table;
 
 /// Somebody who took part.
@@ -129,16 +129,30 @@ impl Results {
     }
 
     fn burst_table(&self, verb: &str, part: Part<Burst, Rush>) -> Table {
-        let head = ["", "pods", "callers", &format!("{verb}/s"), "median", "p99", "CPU", "× floor's rate", "refused"];
+        let head = [
+            "",
+            "pods",
+            "callers",
+            &format!("{verb}/s"),
+            "median",
+            "p99",
+            "CPU",
+            "× floor's rate",
+            "× ptp's rate",
+            "refused",
+        ];
         let mut table = Table::new(format!("Bursts: {verb}, ms"), head);
         for (size, outcomes) in &self.bursts {
-            let floor = outcomes.iter().find(|(name, _)| *name == FLOOR).map_or(0.0, |(_, burst)| part(burst).rate());
+            let rate_of = |wanted| {
+                let other = outcomes.iter().find(|(name, _)| *name == wanted);
+                other.map(|(_, burst)| part(burst).rate()).filter(|rate| *rate > 0.0).unwrap_or(f64::NAN)
+            };
             for (name, burst) in outcomes {
                 let rush = part(burst);
                 let mut cells = vec![(*name).to_owned(), size.pods.to_string(), size.callers.to_string()];
                 cells.push(format!("{:.0}", rush.rate()));
                 cells.extend(times(&rush.samples));
-                cells.push(if floor > 0.0 { ratio(rush.rate() / floor) } else { ratio(f64::NAN) });
+                cells.extend([FLOOR, PTP].map(|other| ratio(rush.rate() / rate_of(other))));
                 cells.push(rush.refused.to_string());
                 table.row(cells);
             }
@@ -159,7 +173,7 @@ impl Results {
             let mut cells = vec![name.to_owned()];
             for (_, part) in VERBS {
                 cells.extend(self.medians_by_crowd(name, part).iter().map(|(_, median)| milliseconds(*median)));
-                cells.push(ratio(self.growth(name, part)));
+                cells.push(ratio(self.growth(name, part).median));
             }
             table.row(cells);
         }
@@ -172,11 +186,11 @@ impl Results {
     }
 
     /// How many times as long a contestant takes on the fullest node as on the emptiest.
-    pub(crate) fn growth(&self, name: &str, part: Part<Laps, Samples>) -> f64 {
+    pub(crate) fn growth(&self, name: &str, part: Part<Laps, Samples>) -> Spread {
         let ends = [self.crowds.first(), self.crowds.last()].map(|crowd| crowd.and_then(|crowd| crowd.of(name)));
         match ends {
-            [Some(first), Some(last)] => part(last).times_as_long_as(part(first)),
-            _ => f64::NAN,
+            [Some(first), Some(last)] => part(last).spread_against(part(first)),
+            _ => Spread::UNKNOWN,
         }
     }
 }

@@ -91,6 +91,9 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
+    /// Of what was not measured.
+    pub(crate) const UNKNOWN: Spread = Spread { median: f64::NAN, low: f64::NAN, high: f64::NAN };
+
     /// Of sorted values. A median has (n ± 1.96 √n) / 2 of n values below it: the sign test's bounds. With fewer than six
     /// values, all of them are not enough for 95 of 100.
     fn of(sorted: &[f64]) -> Self {

@@ -14,26 +14,30 @@ pub(crate) enum Beside {
     /// The rules for packets that are no service's, as kube-proxy has them on every node of a cluster: connections are tracked,
     /// for all contestants.
     KubeProxy,
+    /// As well, what Dotfour brings itself: that pods send from addresses that lead back to them, and others' packets are
+    /// dropped. So everybody's rules do the same.
+    KubeProxyChecked,
 }
 
 impl Beside {
     /// Every one, in the order of the tables.
-    pub(crate) const ALL: [Beside; 2] = [Beside::Nothing, Beside::KubeProxy];
+    pub(crate) const ALL: [Beside; 3] = [Beside::Nothing, Beside::KubeProxy, Beside::KubeProxyChecked];
 
-    /// Makes it so in a node's namespace.
-    pub(super) fn begin(self, node: &Netns) -> io::Result<()> {
-        match self {
-            Beside::Nothing => Ok(()),
-            Beside::KubeProxy => nft(node, KUBE_PROXY),
-        }
+    /// Makes it so in a node's namespace. `checks` says whether whoever wires its pods checks who sends.
+    pub(super) fn begin(self, node: &Netns, checks: bool) -> io::Result<()> {
+        self.tables(checks).try_for_each(|(_, content)| nft(node, content))
     }
 
     /// Takes it away again.
-    pub(super) fn end(self, node: &Netns) -> io::Result<()> {
-        match self {
-            Beside::Nothing => Ok(()),
-            Beside::KubeProxy => nft(node, "delete table ip kube-proxy"),
-        }
+    pub(super) fn end(self, node: &Netns, checks: bool) -> io::Result<()> {
+        self.tables(checks).try_for_each(|(name, _)| nft(node, &format!("delete table {name}")))
+    }
+
+    /// What is put on a node: the tables with their names.
+    fn tables(self, checks: bool) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let kube_proxy = (self != Beside::Nothing).then_some(("ip kube-proxy", KUBE_PROXY));
+        let senders = (self == Beside::KubeProxyChecked && !checks).then_some(("inet senders", SENDERS));
+        kube_proxy.into_iter().chain(senders)
     }
 }
 
@@ -42,6 +46,7 @@ impl fmt::Display for Beside {
         f.write_str(match self {
             Beside::Nothing => "by themselves",
             Beside::KubeProxy => "beside kube-proxy's rules",
+            Beside::KubeProxyChecked => "beside kube-proxy's rules, senders checked",
         })
     }
 }
@@ -59,6 +64,15 @@ table ip kube-proxy {
     type nat hook postrouting priority srcnat; policy accept;
     meta mark & 0x4000 == 0 return
     masquerade fully-random
+  }
+}";
+
+const SENDERS: &str = "
+table inet senders {
+  chain check {
+    type filter hook prerouting priority raw; policy accept;
+    iifname \"eth0\" accept
+    fib saddr . iif oif missing drop
   }
 }";
 

@@ -48,7 +48,9 @@ pub(super) struct Ends<'s> {
 impl<'c> Stage<'c> {
     /// Adds two pods and puts their addresses on the NIC.
     pub(super) fn build(vnet: &Vnet, contestant: &'c Contestant, beside: Beside) -> Result<Self, RaceError> {
-        beside.begin(contestant.node.netns()).map_err(RaceError::system("put kube-proxy's rules on a node"))?;
+        beside
+            .begin(contestant.node.netns(), contestant.checks_senders())
+            .map_err(RaceError::system("put rules on a node"))?;
         let links_before = contestant.node.links()?.len();
         let runtime = Runtime::new(&contestant.node, &contestant.network);
         let add = |pod: Pod| {
@@ -94,7 +96,9 @@ impl<'c> Stage<'c> {
         for WiredPod { pod, result, .. } in &pods {
             runtime.del(pod, Some(result)).map_err(|source| RaceError::Call { name: contestant.name, source })?;
         }
-        beside.end(contestant.node.netns()).map_err(RaceError::system("take kube-proxy's rules off a node"))?;
+        beside
+            .end(contestant.node.netns(), contestant.checks_senders())
+            .map_err(RaceError::system("take rules off a node"))?;
         settle::until_links(contestant, links)?;
         settle::end(pods.into_iter().map(|wired| wired.pod).collect())
     }

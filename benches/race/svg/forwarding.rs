@@ -1,8 +1,8 @@
-//! What pods get out of their network in the company that a cluster's nodes have, the last one.
+//! What pods get out of their network in the company that a cluster's nodes have.
 
 use super::bars::{self, Group, NAMES};
 use super::{MARGIN, WIDTH};
-use crate::forwarding::{Path, Turns, gigabits, microseconds};
+use crate::forwarding::{Beside, Path, Turns, gigabits, microseconds};
 use crate::results::Results;
 
 /// Draws throughput on the left and the time of an answer on the right; returns where they end.
@@ -30,7 +30,8 @@ fn groups(results: &Results, value: impl Fn(&Turns) -> f64) -> Vec<Group> {
         title: path.to_string(),
         bars: results
             .forwarding
-            .last()
+            .iter()
+            .find(|company| company.beside == Beside::KubeProxy)
             .map_or_else(Vec::new, |company| company.on(path).map(|(name, turns)| (name, value(turns))).collect()),
     };
     Path::ALL.map(group).into()

@@ -29,6 +29,10 @@ pub const ADD_DEADLINE: Duration = Duration::from_secs(20);
 /// many pods to delete: all of a DEL, a hanging daemon included, stays under two seconds.
 pub const DEL_DEADLINE: Duration = Duration::from_millis(1_500);
 
+/// How long STATUS may wait. A runtime takes a failure for a network that is not ready, and its node with it, while a daemon
+/// in the middle of a burst has each ADD wait its turn and serves it all the same.
+pub const STATUS_DEADLINE: Duration = Duration::from_secs(5);
+
 /// Opens the pod's network namespace, to be passed to the daemon.
 ///
 /// # Errors

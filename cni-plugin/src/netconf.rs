@@ -121,10 +121,13 @@ impl<'a> NetConf<'a> {
     /// `invalid-network-config` if there is no list, or an entry lacks a part: then nobody knows what may be removed.
     pub fn valid_attachments(&self) -> Result<Vec<ValidAttachment>, Failure> {
         const NAME: &str = "cni.dev/valid-attachments";
-        // Not even `null`, as Go writes a list that nobody has made: it would free everything.
-        let Some(valid) = self.valid.filter(|raw| *raw != "null") else {
+        let Some(valid) = self.valid else {
             return Err(invalid(format!("GC needs {NAME}, the list of what must stay; nothing is removed")));
         };
+        // So Go writes an empty list: CRI-O's for a network that has no pods. libcni leaves a list that nobody has made out.
+        if valid == "null" {
+            return Ok(Vec::new());
+        }
         let mut attachments = Vec::new();
         let mut take = |entry: Value<'_, 'a>| {
             let (mut container_id, mut ifname) = (None, None);

@@ -31,6 +31,8 @@ pub(crate) fn leave(directory: &str, key: AttachmentKey, at_ns: u64) -> Result<(
     write(directory, &unfinished, &content)
         .and_then(|()| fs::rename(&unfinished, format!("{directory}/{name}")))
         .map_err(|errno| {
+            // Or each try would take more of a file system that is full.
+            let _ = fs::unlink(&unfinished);
             Failure::new(
                 Cause::Io,
                 format!("the spool {} cannot be written: {}", Quoted(directory), ErrnoText(errno)),
@@ -100,6 +102,16 @@ mod tests {
         assert_eq!(directory.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         let del = frame::decode_spooled(&std::fs::read(files[0].path()).unwrap()).unwrap();
         assert_eq!(del, SpooledDel { version: VERSION, key: key(), at_ns: 77 });
+    }
+
+    #[test]
+    fn what_cannot_be_finished_is_not_left_behind() {
+        let place = tempfile::tempdir().unwrap();
+        // In the way of the rename.
+        let end = format!("{:x}-{}-eth0", 77, &key().container_id[..ID_IN_NAME]);
+        std::fs::create_dir(place.path().join(end)).unwrap();
+        leave(place.path().to_str().unwrap(), key(), 77).unwrap_err();
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
     }
 
     #[test]

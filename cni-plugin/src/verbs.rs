@@ -50,11 +50,19 @@ pub(crate) fn add(
         Err(lost) => lost,
     };
     if lost.may_have_acted {
-        // The runtime is told that the ADD failed, so it must have. Without a spool, it is the runtime's DEL that ends it.
-        let _ =
-            spool::leave(&config.spool_dir(), key_of(&config, variables.container_id, variables.ifname), started_ns);
+        take_back(role, environment, input, started_ns);
     }
     Err(lost.failure)
+}
+
+/// Ends what an ADD may have made of which the runtime hears nothing, or that it failed: so it must have. Without a spool, it
+/// is the runtime's DEL that ends it.
+#[cold]
+pub(crate) fn take_back(role: Role, environment: &Environment<'_>, input: &[u8], started_ns: u64) {
+    if let (Ok(variables), Ok(config)) = (environment.for_add(), NetConf::parse_as(role, input)) {
+        let key = key_of(&config, variables.container_id, variables.ifname);
+        let _ = spool::leave(&config.spool_dir(), key, started_ns);
+    }
 }
 
 /// Detaches a pod. It succeeds without a daemon too, if it can be left in the spool.
@@ -107,7 +115,7 @@ pub(crate) fn gc(role: Role, input: &[u8]) -> Result<Vec<u8>, Failure> {
 /// Says by its exit status whether an ADD could be served; prints nothing if so (SPEC.md 1.1.0, "STATUS").
 pub(crate) fn status(role: Role, input: &[u8]) -> Result<Vec<u8>, Failure> {
     let config = NetConf::parse_as(role, input)?;
-    let answer = call::call(&config.socket, &Request::new(Call::Ready), None, call::DEL_DEADLINE);
+    let answer = call::call(&config.socket, &Request::new(Call::Ready), None, call::STATUS_DEADLINE);
     // Whatever is in the way of a question is in the way of an ADD.
     let answer = answer.map_err(|lost| {
         Failure::new(

@@ -84,6 +84,37 @@ fn an_add_whose_answer_is_lost_or_not_understood_leaves_its_cancellation() {
 }
 
 #[test]
+fn an_add_whose_runtime_is_gone_leaves_its_cancellation_and_no_other_verb_does() {
+    const RESULT: &[u8] = b"{\"cniVersion\":\"1.1.0\",\"dns\":{}}\n";
+    for (verb, left) in [("ADD", 1), ("VERSION", 0)] {
+        let place = tempfile::tempdir().unwrap();
+        let daemon = Daemon::start(&place.path().join("s"), |_| Deed::Say(RESULT.to_vec()));
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Execution::new(verb, daemon.socket()).run_into(writer);
+        assert_eq!(output.status.code(), Some(1), "{verb}");
+        let cancelled = spooled(place.path());
+        assert_eq!(cancelled.len(), left, "{verb}");
+        for cancelled in cancelled {
+            let Call::Add(add) = daemon.call().0.call else { panic!("not an ADD") };
+            assert_eq!((&cancelled.key, Some(cancelled.at_ns)), (&add.key, add.started_ns));
+        }
+    }
+}
+
+#[test]
+fn status_waits_for_a_daemon_that_is_busy() {
+    let place = tempfile::tempdir().unwrap();
+    let ready = frame::encode_reply(&Reply::Ready).unwrap().into_owned();
+    let daemon = Daemon::start(&place.path().join("s"), move |_| {
+        // Longer than a DEL would wait.
+        std::thread::sleep(dotfour_plugin::call::DEL_DEADLINE + std::time::Duration::from_millis(300));
+        Deed::Say(ready.clone())
+    });
+    assert!(Execution::new("STATUS", daemon.socket()).run().status.success());
+}
+
+#[test]
 fn a_daemon_that_goes_away_in_the_middle_is_unavailable() {
     let place = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(&place.path().join("s"), |_| Deed::Close);

@@ -77,6 +77,11 @@ impl Execution {
 
     /// Runs to the end. Panics if the program was ended by a signal or wrote to standard error.
     pub(crate) fn run(&self) -> Output {
+        self.run_into(Stdio::piped())
+    }
+
+    /// As [`Execution::run`], with this standard output.
+    pub(crate) fn run_into(&self, stdout: impl Into<Stdio>) -> Output {
         use std::os::unix::ffi::OsStrExt;
         use std::os::unix::process::CommandExt;
         let mut child = Command::new(program())
@@ -84,7 +89,7 @@ impl Execution {
             .env_clear()
             .envs(self.variables.iter().map(|(name, value)| (name, std::ffi::OsStr::from_bytes(value))))
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

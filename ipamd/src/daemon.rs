@@ -189,7 +189,11 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     regroup(&pool, &served, &view, &indices)?;
     // Before the node forwards, and before any pod is served.
     let rules = Rules::start(config, &nic, pod_networks(report, &pool), metrics.rules.clone())?;
-    forwarding::ensure(families, &nic.name, &settings(&config.state_dir)?)?;
+    let settings = settings(&config.state_dir)?;
+    forwarding::ensure(families, &nic.name, &settings)?;
+    if config.reclaim_nic_addresses {
+        forwarding::promote_secondaries(&nic.name, &settings)?;
+    }
 
     let netlink = |source| StartError::Setup { what: "open a netlink socket", source };
     let (janitor, janitor_thread) = Janitor::start(Socket::open().map_err(netlink)?).map_err(netlink)?;
@@ -219,7 +223,7 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     let mut publisher = Publisher::new(config);
     let mut taint = config.startup_taint.clone();
     let mut refill = Refill::new(source, Arc::clone(&node), config, notices.clone(), rules);
-    refill.note_nic_addresses(&view);
+    refill.note_nic_addresses(&view, &node.nic);
     let mut refresh = tokio::time::interval(config.refresh);
     refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let looks = async {

@@ -1,7 +1,7 @@
 //! The node forwards for its pods: the kernel's settings for that.
 //!
 //! Turning IPv6 forwarding on makes the kernel forget the default route that the NIC learnt from a router advertisement,
-//! and ignore further ones, unless the NIC's `accept_ra` says 2. That is one of the two exceptions to leaving the NIC
+//! and ignore further ones, unless the NIC's `accept_ra` says 2. That is one of the exceptions to leaving the NIC
 //! alone (ARCHITECTURE.md).
 
 use std::io;
@@ -64,6 +64,12 @@ pub fn ensure(families: Families, nic: &str, settings: &Settings) -> Result<(), 
         set(settings, &accept_ra, "2")?;
     }
     set(settings, FORWARDING_V6, "1")
+}
+
+/// Has the NIC keep its other addresses when one is taken off it, as `reclaimNicAddresses` does: without this, the kernel takes
+/// all addresses of a network with the one that came first, and the node's own may have come later.
+pub fn promote_secondaries(nic: &str, settings: &Settings) -> Result<(), ForwardingError> {
+    set(settings, &format!("ipv4/conf/{nic}/promote_secondaries"), "1")
 }
 
 fn read(settings: &Settings, setting: &str) -> Result<String, ForwardingError> {

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::errors::with_source;
 use crate::keeper::Notice;
 use crate::kernel::{NodeView, observe};
-use crate::nic;
+use crate::nic::{self, Nic};
 use crate::pool::{Pool, eligible};
 use crate::rules::Rules;
 use crate::source::AddressSource;
@@ -63,6 +63,10 @@ impl<'c> Refill<'c> {
             return Err(format!("the source means {} now, not {}", nic.name, self.node.nic.name));
         }
         let (offered, _) = eligible(report, &nic);
+        // The pool's addresses would be taken from it, and nobody has said that they are gone.
+        if offered.is_empty() && self.node.ledger.pool().counts().total > 0 {
+            return Err("the source reports no pod address any more".to_owned());
+        }
         // Before an address of a further subnet can be lent.
         let subnets: Vec<IpNet> = report.subnets.iter().map(|subnet| subnet.prefix).collect();
         self.rules.cover(&subnets).map_err(|e| with_source(&e))?;
@@ -72,8 +76,8 @@ impl<'c> Refill<'c> {
             (pool.apply_view(&offered), Reservations::make(&mut pool, &uses))
         };
         reservations.tell(&nic.name);
-        // What rests is on record, as after a DEL. If it cannot be, the journal has said so.
-        if !reservations.let_go.is_empty() {
+        // What rests is on record, as after a DEL, and what will. If it cannot be, the journal has said so.
+        if reservations.changed() {
             let _ = self.node.ledger.checkpoint();
         }
         if !change.added.is_empty() || !change.removed.is_empty() {
@@ -83,15 +87,17 @@ impl<'c> Refill<'c> {
             warn!(%address, "is used by a pod, and the source does not report it any more");
         }
         self.withdrawn = change.withdrawn_in_use;
-        self.note_nic_addresses(&view);
+        self.note_nic_addresses(&view, &nic);
         Ok(())
     }
 
     /// Pool addresses on the NIC itself: removed if the configuration asks for it, reported otherwise.
-    pub fn note_nic_addresses(&mut self, view: &NodeView) {
+    /// The node's own addresses are none of them, even if the pool had one until a moment ago.
+    pub fn note_nic_addresses(&mut self, view: &NodeView, nic: &Nic) {
         let held = {
             let pool = self.node.ledger.pool();
-            on_nic(view, self.node.nic.index, |address| pool.offers(address))
+            let own: Vec<IpAddr> = nic.own_addresses().collect();
+            on_nic(view, nic.index, |address| pool.offers(address) && !own.contains(&address))
         };
         if !held.is_empty() && self.config.reclaim_nic_addresses {
             // The keeper lives as long as this.
@@ -115,6 +121,11 @@ impl Reservations {
     pub fn make(pool: &mut Pool, uses: &[(IpAddr, String)]) -> Self {
         let (reserved, let_go) = pool.reserve_exactly(uses, now());
         Reservations { reserved, let_go }
+    }
+
+    /// Whether there was anything to do.
+    pub fn changed(&self) -> bool {
+        !self.reserved.is_empty() || !self.let_go.is_empty()
     }
 
     /// Says it in the log, which may take a while: not to be done while the pool is locked.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dotfour_protocol::SpooledDel;
 use dotfour_protocol::frame::decode_spooled;
 use tracing::{info, warn};
 
@@ -58,7 +59,12 @@ impl Spool {
     fn apply_file(&self, path: &Path, node: &Node, wirer: &mut Wirer) {
         let del = match read(path) {
             Ok(del) => del,
-            Err(reason) => {
+            // Of the machine, and not of what the file says: it may be a DEL all the same.
+            Err(Unread::Io(e)) => {
+                warn!("{} has to wait: it cannot be read: {e}", path.display());
+                return;
+            }
+            Err(Unread::NoDel(reason)) => {
                 warn!("{} is set aside: {reason}", path.display());
                 self.set_aside(path);
                 node.metrics.spooled(Spooled::SetAside);
@@ -97,11 +103,38 @@ impl Spool {
     }
 }
 
-fn read(path: &Path) -> Result<dotfour_protocol::SpooledDel, String> {
-    let length = fs::metadata(path).map_err(|e| e.to_string())?.len();
+/// Why a file gave no DEL.
+#[derive(Debug)]
+enum Unread {
+    /// It could not be read.
+    Io(io::Error),
+    /// It is none.
+    NoDel(String),
+}
+
+fn read(path: &Path) -> Result<SpooledDel, Unread> {
+    let length = fs::metadata(path).map_err(Unread::Io)?.len();
     if length > MAX_FILE {
-        return Err(format!("it has {length} bytes; a spooled DEL has at most {MAX_FILE}"));
+        return Err(Unread::NoDel(format!("it has {length} bytes; a spooled DEL has at most {MAX_FILE}")));
     }
-    let bytes = fs::read(path).map_err(|e| e.to_string())?;
-    decode_spooled(&bytes).map_err(|failure| failure.message)
+    let bytes = fs::read(path).map_err(Unread::Io)?;
+    decode_spooled(&bytes).map_err(|failure| Unread::NoDel(failure.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_told_from_what_is_no_del() {
+        let place = tempfile::tempdir().unwrap();
+        // A directory opens and does not read, for root too.
+        assert!(matches!(read(place.path()), Err(Unread::Io(_))));
+        assert!(matches!(read(&place.path().join("gone")), Err(Unread::Io(_))));
+        let file = place.path().join("file");
+        fs::write(&file, "no DEL").unwrap();
+        assert!(matches!(read(&file), Err(Unread::NoDel(_))));
+        fs::write(&file, vec![b' '; 65 * 1024]).unwrap();
+        assert!(matches!(read(&file), Err(Unread::NoDel(_))));
+    }
 }

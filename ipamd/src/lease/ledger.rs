@@ -237,6 +237,10 @@ pub fn snapshot(pool: &Pool) -> Vec<u8> {
     for (address, since) in pool.cooling() {
         Record::Cooling { address, since }.append_to(&mut bytes);
     }
+    // Its use may end while nobody looks: it rests from the start on then, which is the latest moment there is.
+    for address in pool.reserved() {
+        Record::Cooling { address, since: Moment::MAX }.append_to(&mut bytes);
+    }
     for (key, at) in pool.remembered_dels() {
         Record::Ended { key: Arc::clone(key), at }.append_to(&mut bytes);
     }

@@ -62,6 +62,12 @@ impl Pool {
         change
     }
 
+    /// The reserved addresses, in no particular order.
+    pub fn reserved(&self) -> impl Iterator<Item = IpAddr> {
+        let entries = self.slots.slots().filter_map(|slot| self.slots.get(slot));
+        entries.filter(|entry| matches!(entry.state, State::Reserved { .. })).map(|entry| entry.address)
+    }
+
     /// Makes these the reserved addresses, each with its reason, and lets go of those reserved before and not listed: they
     /// rest as released ones do, for the connections of whoever used them may still be alive. An assigned address, or one
     /// the pool does not have, is passed over. Returns what was newly reserved and what was let go.

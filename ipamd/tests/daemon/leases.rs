@@ -10,7 +10,9 @@ use dotfour_protocol::{Add, AttachmentKey, Call, Reply, Request, SpooledDel};
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::support::{Node, add_call, address, del_call, eventually, ip, key, receive, send, source_seen};
+use crate::support::{
+    NODE_ADDRESS, Node, add_call, address, del_call, eventually, ip, key, receive, send, source_seen,
+};
 
 /// The moment, as a plugin tells it.
 pub(crate) fn now_ns() -> u64 {
@@ -186,7 +188,7 @@ fn whatever_happened_to_the_journal_no_pod_loses_its_lease() {
         assert!(node.log().contains("the journal is incomplete"), "{}", node.log());
         assert_eq!(node.status().pool.assigned, 1);
         assert_eq!(node.add(&key("c1"), "web-1", pod.as_fd()).unwrap(), attachment);
-        assert_eq!(source_seen(&node.netns, &pod, address(&attachment)), Some(crate::support::NODE_ADDRESS.into()));
+        assert_eq!(source_seen(&node.netns, &pod, address(&attachment)), Some(NODE_ADDRESS.into()));
     }
 }
 
@@ -244,7 +246,7 @@ fn a_del_that_found_no_daemon_is_applied_at_the_next_start() {
     assert_eq!(node.status().pool.assigned, 1, "applied before the first caller is served");
     assert!(spooled(&node).is_empty());
     eventually("its link is deleted", || node.pod_links().len() == 1);
-    assert_eq!(source_seen(&node.netns, &pods[1], address(&second)), Some(crate::support::NODE_ADDRESS.into()));
+    assert_eq!(source_seen(&node.netns, &pods[1], address(&second)), Some(NODE_ADDRESS.into()));
 }
 
 #[test]
@@ -337,9 +339,58 @@ fn with_reclaim_thirty_held_addresses_become_thirty_running_pods() {
     for (n, pod) in pods.iter().enumerate() {
         let attachment = node.add(&key(&format!("c{n}")), &format!("web-{n}"), pod.as_fd()).unwrap();
         let seen = source_seen(&node.netns, pod, address(&attachment));
-        assert_eq!(seen, Some(crate::support::NODE_ADDRESS.into()), "the node keeps its own address");
+        assert_eq!(seen, Some(NODE_ADDRESS.into()), "the node keeps its own address");
     }
     assert_eq!(node.status().pool.assigned, 30);
+}
+
+#[test]
+fn with_reclaim_the_node_keeps_its_own_address_that_came_behind_a_pool_s() {
+    let node = Node::new();
+    // The kernel takes all addresses of a network with the first of them, unless it is told otherwise.
+    ip(&node.netns, &format!("address del {NODE_ADDRESS}/16 dev eth0"));
+    for address in ["10.240.0.5", &NODE_ADDRESS.to_string()] {
+        ip(&node.netns, &format!("address add {address}/16 dev eth0"));
+    }
+    ip(&node.netns, "route replace default via 10.240.0.1 dev eth0");
+    let source = "source: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5], refresh: 50ms}";
+    let _daemon = node.start(&node.config(&format!("cooldown: 0s\nreclaimNicAddresses: true\n{source}\n")));
+    eventually("the address is free", || node.status().pool.free == 1);
+    assert!(ip(&node.netns, "address show dev eth0").contains(&format!("{NODE_ADDRESS}/16")));
+}
+
+#[test]
+fn a_pod_whose_link_does_not_say_so_any_more_keeps_its_address() {
+    let node = Node::new();
+    let source = "source: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5-10.240.0.6], refresh: 50ms}";
+    let config = node.config(&format!("cooldown: 0s\n{source}\n"));
+    let daemon = node.start(&config);
+    let pods = pods(3);
+    let first = node.add(&key("c1"), "web-1", pods[0].as_fd()).unwrap();
+    drop(daemon);
+    ip(&node.netns, &format!("link set {} alias dotfour/9", first.host_ifname));
+    let _daemon = node.start(&config);
+    let second = node.add(&key("c2"), "web-2", pods[1].as_fd()).unwrap();
+    assert_ne!(address(&second), address(&first));
+    assert_eq!(node.add(&key("c3"), "web-3", pods[2].as_fd()).unwrap_err().cause, "pool-exhausted");
+}
+
+#[test]
+fn an_address_whose_other_use_ended_while_nobody_looked_rests() {
+    let node = Node::new();
+    ip(&node.netns, "link add azvold type veth peer name oldpod");
+    ip(&node.netns, "link set azvold up");
+    ip(&node.netns, "route add 10.240.0.5/32 dev azvold proto static");
+    let source = "source: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5]}";
+    let config = node.config(&format!("cooldown: 10m\ncooldownFloor: 10m\n{source}\n"));
+    for _ in 0..2 {
+        let daemon = node.start(&config);
+        assert_eq!(node.status().pool.reserved, 1, "in use, it does not only rest");
+        drop(daemon);
+    }
+    ip(&node.netns, "link delete azvold");
+    let _daemon = node.start(&config);
+    assert_eq!(node.status().pool.cooling, 1);
 }
 
 #[test]

@@ -194,10 +194,14 @@ fn a_source_that_loses_an_address_in_use_does_not_take_it_from_its_pod() {
     IsPrimary="false"/>"#,
                 "",
             );
+            let empty = r#"<Interfaces><Interface MacAddress="000D3A1BC721" IsPrimary="true"><IPSubnet
+                Prefix="10.240.0.0/16"><IPAddress Address="10.240.0.4" IsPrimary="true"/></IPSubnet></Interface></Interfaces>"#;
             let longer = DOCUMENT.replace("10.240.0.2", "10.240.0.9");
             let body = match round {
                 0 => DOCUMENT,
                 1..6 => &shorter,
+                // Says nothing of the addresses it had.
+                6..12 => empty,
                 _ => &longer,
             };
             let _ = stream.write_all(http("200 OK", body).as_bytes());
@@ -208,6 +212,7 @@ fn a_source_that_loses_an_address_in_use_does_not_take_it_from_its_pod() {
     assert_eq!(address(&node.add(&key("c1"), "web-1", pod.as_fd()).unwrap()).to_string(), "10.240.0.6");
     eventually("the loss is reported", || node.log().contains("the source does not report it any more"));
     assert_eq!(node.status().pool.assigned, 1);
+    eventually("an empty report is none", || node.log().contains("the source reports no pod address any more"));
     eventually("a new address enters the pool", || node.status().pool.total == 3);
 }
 

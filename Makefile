@@ -1,7 +1,7 @@
 # Everything a developer does with Dotfour. `make` alone lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench race soak image dist deps deps-demo deps-test deps-race deps-dist
+.PHONY: help build demo test bench race race-quick soak image dist deps deps-demo deps-test deps-race deps-dist
 
 CARGO ?= cargo
 BUILD := $(abspath $(or $(CARGO_TARGET_DIR),target))
@@ -44,6 +44,10 @@ bench: ## measure the hot path with criterion
 race: deps-race build ## time whole plugins in turn, and write the report into docs/
 	$(CARGO) build --release --locked -p dotfour-benches --bin race
 	@$(BUILD)/release/race --out docs
+
+race-quick: deps-race build ## the race in short: shows that it works, and no figures to keep
+	$(CARGO) build --release --locked -p dotfour-benches --bin race
+	@$(BUILD)/release/race --quick
 
 soak: deps-test build ## run the long versions: a thousand kills, each fuzz entry for a minute
 	$(CARGO) test --locked -p dotfour-e2e --test churn --test scale --test sources $(AS_ROOT) -- --ignored

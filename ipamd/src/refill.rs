@@ -25,6 +25,8 @@ pub struct Refill<'c> {
     config: &'c Config,
     notices: mpsc::Sender<Notice>,
     rules: Rules,
+    /// The networks that the rules are known to cover.
+    covered: Vec<IpNet>,
     /// What the last look found, so that what lasts is told once.
     failing: bool,
     withdrawn: Vec<IpAddr>,
@@ -40,7 +42,17 @@ impl<'c> Refill<'c> {
         notices: mpsc::Sender<Notice>,
         rules: Rules,
     ) -> Self {
-        Refill { source, node, config, notices, rules, failing: false, withdrawn: vec![], on_nic: vec![] }
+        Refill {
+            source,
+            node,
+            config,
+            notices,
+            rules,
+            failing: false,
+            covered: vec![],
+            withdrawn: vec![],
+            on_nic: vec![],
+        }
     }
 
     /// One look. Cancel safe: a look that is given up changes nothing, or all that it saw.
@@ -69,7 +81,10 @@ impl<'c> Refill<'c> {
         }
         // Before an address of a further subnet can be lent.
         let subnets: Vec<IpNet> = report.subnets.iter().map(|subnet| subnet.prefix).collect();
-        self.rules.cover(&subnets).map_err(|e| with_source(&e))?;
+        if subnets != self.covered {
+            self.rules.cover(subnets.clone()).await.map_err(|e| with_source(&e))?;
+            self.covered = subnets;
+        }
         let uses = foreign_uses(&view);
         let (change, reservations) = {
             let mut pool = self.node.ledger.pool();

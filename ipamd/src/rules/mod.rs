@@ -79,9 +79,13 @@ impl Rules {
         Ok(Rules { enforcer, stop, thread: Some(thread) })
     }
 
-    /// Puts rules in force for pods of further networks. Returns once they are, and at once where nothing is new.
-    pub fn cover(&self, pods: &[IpNet]) -> Result<(), ApplyError> {
-        lock(&self.enforcer).cover(pods)
+    /// Puts rules in force for pods of further networks. Returns once they are. It waits for the rules' own thread, which may
+    /// wait for `nft`, and so does it off the async thread. Given up half-way, it is done all the same.
+    pub async fn cover(&self, pods: Vec<IpNet>) -> Result<(), ApplyError> {
+        let enforcer = Arc::clone(&self.enforcer);
+        let covering = tokio::task::spawn_blocking(move || lock(&enforcer).cover(&pods));
+        let stopped = |e| ApplyError::Run { program: "nft".to_owned(), source: io::Error::other(e) };
+        covering.await.map_err(stopped).flatten()
     }
 }
 

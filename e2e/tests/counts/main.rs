@@ -14,7 +14,7 @@ use dotfour_e2e::program::{self, Failure, shipped};
 use dotfour_rig::runtime::Verb;
 use dotfour_rig::{Daemon, Network, Node, NodeConfig, Place, Pod, Runtime, Vnet, VnetConfig};
 
-use crate::trace::{Seen, Strace, forbidden, served};
+use crate::trace::{RAW, Seen, Strace, forbidden, served};
 
 /// System calls of the plugin, after its execve: what an ADD asks (`cni-plugin/src/lib.rs` lists it), and what a DEL does.
 const PLUGIN_ADD: usize = 13;
@@ -47,12 +47,18 @@ fn main() -> ExitCode {
     program::run_in_sandbox(|sandbox| {
         let (plugin, faults, daemon) = (sandbox.place(), sandbox.place(), sandbox.place());
         vec![
-            program::test("the_plugin_makes_no_more_system_calls_than_its_bounds", move || plugin_calls(&plugin)),
+            program::test(
+                "the_plugin_makes_no_more_system_calls_than_its_bounds_and_locks_and_starts_nothing",
+                move || plugin_calls(&plugin),
+            ),
             program::test("the_plugin_takes_no_more_page_faults_than_its_bound", move || plugin_faults(&faults)),
             program::test(
                 "the_daemon_makes_no_more_system_calls_than_its_bounds_and_none_that_scans_or_starts_anything",
                 move || daemon_calls(&daemon),
             ),
+            program::test("a_list_of_any_subsystem_and_a_lock_are_known_when_they_are_seen", || {
+                trace::knows_what_is_forbidden()
+            }),
             program::test("an_add_allocates_no_more_often_than_its_bound", || {
                 let count = allocations::of_add()?;
                 within("allocations of ADD outside its wiring", count, ALLOCATIONS_ADD, &"")
@@ -74,6 +80,7 @@ fn plugin_calls(place: &Place) -> Outcome {
         dels.push(Seen::read(&stage.trace("DEL", &pod))?);
     }
     for (what, seen, bound) in [("plugin's ADD", adds, PLUGIN_ADD), ("plugin's DEL", dels, PLUGIN_DEL)] {
+        none_of(seen.iter().flat_map(Seen::forbidden).collect())?;
         // What made the process is the runtime's call, and the first in its trace.
         let seen = median(seen);
         within(&format!("system calls of the {what}"), seen.calls.len() - 1, bound, &seen)?;
@@ -114,11 +121,7 @@ fn daemon_calls(place: &Place) -> Outcome {
         let strace = Strace::attach(stage.daemon.pid(), &stage.node.state_dir().join(file))?;
         pods.iter().try_for_each(work)?;
         let lines = strace.finish()?;
-        let forbidden = forbidden(&lines);
-        if !forbidden.is_empty() {
-            let (count, some) = (forbidden.len(), forbidden.get(..3).unwrap_or(&forbidden));
-            return Err(format!("{count} calls are not for the path of a pod:\n  {}", some.join("\n  ")).into());
-        }
+        none_of(forbidden(&lines))?;
         let served = served(&lines);
         if served.len() == CALLS { Ok(served) } else { Err(format!("{} calls are in {file}", served.len()).into()) }
     };
@@ -168,7 +171,7 @@ impl Stage {
         let traced = self.node.state_dir().join("dotfour");
         let file = self.node.state_dir().join("trace.$CNI_COMMAND.$CNI_CONTAINERID");
         let plugin = shipped("dotfour")?;
-        let script = format!("#!/bin/sh\nexec strace -o \"{}\" \"{}\"\n", file.display(), plugin.display());
+        let script = format!("#!/bin/sh\nexec strace {RAW} -o \"{}\" \"{}\"\n", file.display(), plugin.display());
         program::write_script(&traced, &script)?;
         Ok(Network::dotfour(self.node.state_dir(), self.daemon.socket()))
     }
@@ -182,6 +185,15 @@ impl Stage {
 fn median(mut all: Vec<Seen>) -> Seen {
     all.sort_by_key(|seen| seen.calls.len());
     all.swap_remove(all.len() / 2)
+}
+
+/// Fails if there are calls that are not for the path of a pod.
+fn none_of(forbidden: Vec<&str>) -> Outcome {
+    if forbidden.is_empty() {
+        return Ok(());
+    }
+    let (count, some) = (forbidden.len(), forbidden.get(..3).unwrap_or(&forbidden));
+    Err(format!("{count} calls are not for the path of a pod:\n  {}", some.join("\n  ")).into())
 }
 
 /// Prints a count, and fails if it is over its bound.

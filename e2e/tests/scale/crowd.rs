@@ -1,4 +1,4 @@
-//! ADD on a node with many pods, beside ADD on a node with ten.
+//! ADD and DEL on a node with many pods, beside both on a node with ten.
 
 use dotfour_rig::Place;
 

@@ -1,4 +1,4 @@
-//! ADD on a node with the rules of others, whose lock somebody holds, beside ADD on a node without.
+//! ADD and DEL on a node with the rules of others, whose lock somebody holds, beside both on a node without.
 
 use std::fmt::Write as _;
 use std::fs::File;

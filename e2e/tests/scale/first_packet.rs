@@ -1,9 +1,10 @@
-//! The first packet after ADD's answer, from the node to the pod or from the pod by way of its gateway to another pod.
+//! The first packet after ADD's answer, from the node to the pod or from the pod by way of its gateway to another pod;
+//! by IPv4, or by IPv6 where pods have both.
 //!
 //! It is an echo request, so its answer has to arrive as well. The socket that sends it is there before the ADD, so that
 //! nothing lies between answer and packet but the end of the plugin's process.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -11,11 +12,11 @@ use std::time::Duration;
 
 use dotfour_e2e::program::Failure;
 use dotfour_rig::probe::Pinger;
-use dotfour_rig::runtime::Calls;
+use dotfour_rig::runtime::{Answer, Calls};
 use dotfour_rig::{Place, Pod};
 
 use crate::figures::{in_words, percentile};
-use crate::stage::{Host, Outcome, vnet};
+use crate::stage::{Host, Outcome, dual_stack_vnet, vnet};
 
 /// Sandboxes that are there at the same time.
 const WAVE: usize = 50;
@@ -26,22 +27,46 @@ const OTHERS: usize = 4;
 /// What has not come back by then is lost: nothing here keeps a packet for later.
 const LOST: Duration = Duration::from_secs(1);
 
-/// How many first packets there are, each way, on an idle and on a busy node; and how long one may take there and back, at p99.
+/// Which family first packets are of, how many there are, each way, on an idle and on a busy node; and how long one may take
+/// there and back, at p99.
 pub(crate) struct FirstPackets {
+    pub(crate) family: Family,
     pub(crate) pods: usize,
     pub(crate) p99: Duration,
 }
 
+/// The family of a packet. A pod that has IPv6 has IPv4 as well.
+#[derive(Clone, Copy)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// The pod's address.
+    fn of(self, answer: &Answer) -> Result<IpAddr, Failure> {
+        let address = match self {
+            Family::V4 => answer.ipv4().map(IpAddr::from),
+            Family::V6 => answer.ipv6().map(IpAddr::from),
+        };
+        Ok(address.ok_or("no address")?)
+    }
+}
+
 pub(crate) fn arrive(place: &Place, first: &FirstPackets) -> Outcome {
-    let vnet = vnet(place, "first")?;
+    let family = first.family;
+    let vnet = match family {
+        Family::V4 => vnet(place, "first")?,
+        Family::V6 => dual_stack_vnet(place, "first-v6")?,
+    };
     let host = Host::start(&vnet, 1)?;
     host.settle()?;
     let peer = Pod::create(&host.node, "default", "peer")?;
-    let peer_address = host.runtime().add(&peer)?.ipv4().ok_or("no address")?;
+    let peer_address = family.of(&host.runtime().add(&peer)?)?;
     let mut losses = Vec::new();
     let mut send = |load: &str, callers| -> Outcome {
         for way in [Way::ToPod, Way::FromPod(peer_address)] {
-            let times = waves(&host, way, first.pods, callers)?;
+            let times = waves(&host, way, first, callers)?;
             let arrived: Vec<Duration> = times.iter().copied().flatten().collect();
             println!("  {way}, {load}, {} sent; back came {}", times.len(), in_words(&arrived));
             let p99 = percentile(&arrived, 99);
@@ -75,7 +100,7 @@ pub(crate) fn arrive(place: &Place, first: &FirstPackets) -> Outcome {
 #[derive(Clone, Copy)]
 enum Way {
     ToPod,
-    FromPod(Ipv4Addr),
+    FromPod(IpAddr),
 }
 
 impl std::fmt::Display for Way {
@@ -94,7 +119,8 @@ struct Traveller {
 }
 
 /// Adds so many pods, and sends each one's first packet: what that took there and back, or `None` if it was lost.
-fn waves(host: &Host, way: Way, pods: usize, callers: usize) -> Result<Vec<Option<Duration>>, Failure> {
+fn waves(host: &Host, way: Way, first: &FirstPackets, callers: usize) -> Result<Vec<Option<Duration>>, Failure> {
+    let FirstPackets { family, pods, .. } = *first;
     let mut times = Vec::with_capacity(pods);
     while times.len() < pods {
         let traveller = |pod: Pod| -> Result<Traveller, Failure> {
@@ -109,7 +135,7 @@ fn waves(host: &Host, way: Way, pods: usize, callers: usize) -> Result<Vec<Optio
         let wave = sandboxes.into_iter().map(traveller).collect::<Result<Vec<_>, _>>()?;
         let go = |calls: &Calls<'_>, traveller: &Traveller| -> Result<Option<Duration>, Failure> {
             let mut pinger = traveller.pinger.lock().unwrap_or_else(PoisonError::into_inner);
-            let own = calls.add(&traveller.pod)?.ipv4().ok_or("no address")?;
+            let own = family.of(&calls.add(&traveller.pod)?)?;
             let target = match way {
                 Way::ToPod => own,
                 Way::FromPod(peer) => peer,

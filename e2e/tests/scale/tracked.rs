@@ -9,15 +9,13 @@ use dotfour_datapath::Conntrack;
 use dotfour_e2e::program::Failure;
 use dotfour_rig::Place;
 
-use crate::figures::{in_words, median};
-use crate::stage::{Host, Outcome, vnet};
+use crate::figures::Pairs;
+use crate::stage::{Host, Outcome, ROUNDS, vnet};
 
-/// How many pods each node deletes, one by one.
+/// How many pods each node deletes in a round, one by one.
 const SAMPLES: usize = 40;
 /// A pod's life: long enough for what its ADD has left to be done.
 const LIFE: Duration = Duration::from_millis(20);
-/// One round within the limit is enough: noise can make a round slower, and nothing can make it faster.
-const ROUNDS: usize = 3;
 /// After how many of them all connections are spoken on again. The kernel forgets those on which nobody does for half a minute.
 const SPELL: usize = 10;
 /// How many connections lead from one port.
@@ -36,29 +34,28 @@ pub(crate) fn count_little(place: &Place, tracked: &Tracked) -> Outcome {
     let (idle, busy) = (Host::start(&vnet, 1)?, Host::start(&vnet, 2)?);
     idle.settle()?;
     let connections = Connections::open(&busy, tracked.connections)?;
-    let mut ratios = Vec::new();
+    let mut pairs = Pairs::default();
     for _ in 0..ROUNDS {
-        let mut times = (Vec::new(), Vec::new());
         for number in 0..SAMPLES {
             if number % SPELL == 0 {
                 connections.speak();
             }
-            times.0.push(delete_one(&idle, number)?);
-            times.1.push(delete_one(&busy, number)?);
+            let took = delete_one(&idle, number)?;
+            pairs.push(took, delete_one(&busy, number)?);
         }
         let count = connections.count(&busy)?;
         if count < tracked.connections {
             return Err(format!("the kernel tracks {count} connections").into());
         }
-        let ratio = median(&times.1).as_secs_f64() / median(&times.0).as_secs_f64();
-        println!("  DEL with few connections, {}", in_words(&times.0));
-        println!("  DEL with {count} connections, {}; ratio of medians {ratio:.2}", in_words(&times.1));
+        let (ratio, (few, many)) = (pairs.ratio(), pairs.in_words());
+        println!("  DEL with few connections, {few}");
+        println!("  DEL with {count} connections, {many}; median ratio {ratio:.2}");
         if ratio <= tracked.limit {
             return Ok(());
         }
-        ratios.push(ratio);
     }
-    Err(format!("DEL with many connections takes {ratios:.2?} times as long; allowed is {}", tracked.limit).into())
+    let (ratio, limit) = (pairs.ratio(), tracked.limit);
+    Err(format!("DEL with many connections takes {ratio:.2} times as long; allowed is {limit}").into())
 }
 
 /// Connections that a node tracks, as long as somebody speaks.

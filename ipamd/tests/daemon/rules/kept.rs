@@ -158,6 +158,36 @@ fn a_repair_that_failed_is_tried_again_although_names_and_hooks_are_as_planned()
 }
 
 #[test]
+fn while_nft_hangs_the_daemon_looks_at_its_source_and_answers() {
+    let node = node_in_a_world();
+    let (hang, hanging) = (node.directory.path().join("hang"), node.directory.path().join("hanging"));
+    let script = "while [ -e HANG ]; do touch HANGING; sleep 0.1; done\nPATH=${PATH#*:}; exec nft \"$@\"";
+    node.put_tool(
+        "nft",
+        &script.replace("HANGING", &hanging.display().to_string()).replace("HANG", &hang.display().to_string()),
+    );
+    let source = "source: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5], refresh: 50ms}";
+    let _daemon = node.start(&node.config(&format!("masquerade: {{vnetCidr: 10.240.0.0/16}}\n{source}\n")));
+    // What it looks at once, at its start, is behind it then.
+    run(&node.netns, HARM);
+    eventually("the element is back", || is_whole(&node));
+    fs::write(&hang, "").unwrap();
+    run(&node.netns, HARM);
+    eventually("nft hangs", || hanging.exists());
+    let end = hang.clone();
+    // Many looks later.
+    let freed = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(3));
+        fs::remove_file(end).unwrap();
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    let _ = applies(&node, "restored", "ok");
+    assert!(hang.exists(), "the answer came only when nft had ended");
+    freed.join().unwrap();
+    eventually("the element is back", || is_whole(&node));
+}
+
+#[test]
 fn a_change_is_put_right_although_the_kernel_s_word_of_it_was_lost() {
     let node = node_in_a_world();
     let daemon = node.start(&config(&node, "masquerade: {vnetCidr: 10.240.0.0/16}"));

@@ -12,7 +12,7 @@ use tracing::error;
 use super::journal::Journal;
 use super::record::Record;
 use crate::errors::with_source;
-use crate::pool::{Adoption, Assignment, Covered, Lease, Moment, Pool, Wish};
+use crate::pool::{Adoption, Assignment, Covered, Lease, Moment, Pool, State, Wish};
 
 /// The pool, with its journal.
 #[derive(Debug)]
@@ -121,10 +121,14 @@ impl Ledger {
     /// [`Pool::cancel`], on record.
     pub fn cancel(&self, key: &Arc<AttachmentKey>) -> Ticket {
         let mut inner = self.lock();
-        match inner.pool.cancel(key) {
-            Some(_) => inner.queue(&Record::Cancelled { key: Arc::clone(key) }),
-            None => Ticket(None),
-        }
+        let Some(lease) = inner.pool.cancel(key) else { return Ticket(None) };
+        let resting = lease.addresses.iter().filter_map(|address| match inner.pool.state(address) {
+            Some(State::Cooling { since, .. }) => Some(Record::Cooling { address, since: *since }),
+            _ => None,
+        });
+        let mut records = vec![Record::Cancelled { key: Arc::clone(key) }];
+        records.extend(resting);
+        records.iter().fold(Ticket(None), |_, record| inner.queue(record))
     }
 
     /// Returns once a change is on record, or cannot be.

@@ -75,6 +75,8 @@ struct Held {
     lease: Lease,
     /// The places of the lease's addresses.
     slots: [Option<Slot>; 2],
+    /// How those rested that were lent before their rest was over: none, but on a NIC that has run dry.
+    rested: Vec<(Slot, State)>,
 }
 
 /// The free addresses of one NIC, which a pod has all its addresses from. The one free longest is at the head.
@@ -147,14 +149,17 @@ impl Pool {
             Ok(slots) => slots,
             Err(refusal) => return refusal,
         };
-        let mut addresses = PodAddresses::default();
+        let (mut addresses, mut rested) = (PodAddresses::default(), Vec::new());
         for slot in slots.into_iter().flatten() {
+            if let Some(Entry { state: state @ State::Cooling { .. }, .. }) = self.slots.get(slot) {
+                rested.push((slot, state.clone()));
+            }
             addresses = addresses.with(self.set_state(slot, State::Assigned(Arc::clone(wish.key))));
         }
         self.tombstones.remove(wish.key);
         let Wish { pod, started, delegated, .. } = wish;
         let lease = Lease { pod, addresses, link: None, started, delegated };
-        self.leases.insert(Arc::clone(wish.key), Held { lease, slots });
+        self.leases.insert(Arc::clone(wish.key), Held { lease, slots, rested });
         Assignment::New(addresses)
     }
 
@@ -190,12 +195,27 @@ impl Pool {
 
     /// Ends a pod's lease; its addresses cool down. `None` if the key holds nothing, which is no error.
     pub fn release(&mut self, key: &AttachmentKey, now: Moment) -> Option<Lease> {
-        self.end_lease(key, &State::Cooling { since: now, swept: None })
+        let Held { lease, slots, .. } = self.leases.remove(key)?;
+        for slot in slots.into_iter().flatten() {
+            self.set_state(slot, State::Cooling { since: now, swept: None });
+        }
+        Some(lease)
     }
 
-    /// Takes an assignment back that nobody has used: its addresses are free at once, and last in the queue.
+    /// Takes an assignment back that nobody has used: its addresses are free at once, and last in the queue. Those that had
+    /// not rested to the end go on resting as they did, behind all others.
     pub fn cancel(&mut self, key: &AttachmentKey) -> Option<Lease> {
-        self.end_lease(key, &State::Free)
+        let Held { lease, slots, mut rested } = self.leases.remove(key)?;
+        for slot in slots.into_iter().flatten() {
+            match rested.iter().position(|(resting, _)| *resting == slot) {
+                Some(place) => {
+                    let (_, state) = rested.swap_remove(place);
+                    self.set_state(slot, state);
+                }
+                None => self.free_or_remove(slot),
+            }
+        }
+        Some(lease)
     }
 
     /// Registers a lease found in the kernel. Repeating it changes nothing.
@@ -220,7 +240,7 @@ impl Pool {
             self.set_state(slot, State::Assigned(Arc::clone(key)));
             *place = Some(slot);
         }
-        self.leases.insert(Arc::clone(key), Held { lease, slots });
+        self.leases.insert(Arc::clone(key), Held { lease, slots, rested: Vec::new() });
         outcome
     }
 
@@ -303,18 +323,6 @@ impl Pool {
             Some(State::Assigned(key)) => Some(key),
             _ => None,
         }
-    }
-
-    fn end_lease(&mut self, key: &AttachmentKey, next: &State) -> Option<Lease> {
-        let Held { lease, slots } = self.leases.remove(key)?;
-        for slot in slots.into_iter().flatten() {
-            if *next == State::Free {
-                self.free_or_remove(slot)
-            } else {
-                self.set_state(slot, next.clone());
-            }
-        }
-        Some(lease)
     }
 
     /// Frees an address, or removes it if no source reports it any more.

@@ -244,6 +244,23 @@ fn an_address_that_is_asked_for_and_needs_only_a_sweep_is_not_called_taken() {
 }
 
 #[test]
+fn a_cancelled_assignment_of_a_resting_address_rests_on() {
+    let mut pool = pool_with(REST, 5..=5);
+    assign(&mut pool, 0, Moment::ZERO);
+    pool.release(&key(0), Moment::ZERO);
+    sweep(&mut pool, FLOOR);
+    assert_eq!(assign(&mut pool, 1, FLOOR), new(5));
+    pool.cancel(&key(1));
+    pool.check();
+    assert_eq!(pool.cooling().collect::<Vec<_>>(), [(address(5), Moment::ZERO)]);
+    // Not lent as if it had rested to the end.
+    pool.thaw(COOLDOWN);
+    assert_eq!(pool.counts().cooling, 1);
+    sweep(&mut pool, COOLDOWN);
+    assert_eq!(assign(&mut pool, 2, COOLDOWN), new(5));
+}
+
+#[test]
 fn a_cancelled_assignment_does_not_cool() {
     let mut pool = pool_of(5..=5);
     assign(&mut pool, 0, Moment::ZERO);

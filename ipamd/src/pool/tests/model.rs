@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// When an address was released, and when a sweep of it began that is over.
+type Rested = (Moment, Option<Moment>);
+
 /// The same promises, kept the slow and obvious way, for IPv4 on one NIC.
 #[derive(Default)]
 struct Model {
@@ -14,13 +17,14 @@ struct Model {
     cooling: VecDeque<(Moment, IpAddr, Option<Moment>)>,
     /// A sweep that is under way.
     sweep: Option<(Moment, Vec<IpAddr>)>,
-    assigned: BTreeMap<Arc<AttachmentKey>, (Moment, IpAddr)>,
+    /// When its ADD was started, the address, and how that rested if it was lent before its time.
+    assigned: BTreeMap<Arc<AttachmentKey>, (Moment, IpAddr, Option<Rested>)>,
     ended: BTreeMap<Arc<AttachmentKey>, Moment>,
 }
 
 impl Model {
     fn assign(&mut self, key: &Arc<AttachmentKey>, started: Moment, now: Moment) -> Given {
-        if let Some((since, held)) = self.assigned.get_mut(key) {
+        if let Some((since, held, _)) = self.assigned.get_mut(key) {
             *since = started.max(*since);
             return Given::Address(*held);
         }
@@ -31,16 +35,19 @@ impl Model {
         let over = |(since, _, at): &&(Moment, IpAddr, Option<Moment>)| swept(*since, COOLDOWN, *at);
         let ready = self.cooling.iter().take_while(over).count();
         self.free.extend(self.cooling.drain(..ready).map(|(_, address, _)| address));
-        let address = match self.free.pop_front() {
-            Some(address) => address,
+        let (address, rested) = match self.free.pop_front() {
+            Some(address) => (address, None),
             None => match self.cooling.iter().position(|(since, _, at)| swept(*since, FLOOR, *at)) {
-                Some(place) => self.cooling.remove(place).unwrap().1,
-                None if self.cooling.front().is_some_and(|(since, ..)| *since + FLOOR <= now) => return Given::Unswept,
+                Some(place) => {
+                    let (since, address, at) = self.cooling.remove(place).unwrap();
+                    (address, Some((since, at)))
+                }
+                None if self.cooling.iter().any(|(since, ..)| *since + FLOOR <= now) => return Given::Unswept,
                 None => return Given::Nothing,
             },
         };
         self.ended.remove(key);
-        self.assigned.insert(Arc::clone(key), (started, address));
+        self.assigned.insert(Arc::clone(key), (started, address, rested));
         Given::Address(address)
     }
 
@@ -129,7 +136,7 @@ proptest! {
                     *ended = at.max(*ended);
                     match pool.cover(&key(n), at, now) {
                         Covered::Lease(lease) => {
-                            let (started, held) = model.assigned.remove(&key(n)).unwrap();
+                            let (started, held, _) = model.assigned.remove(&key(n)).unwrap();
                             prop_assert!(started <= at);
                             prop_assert_eq!(lease.addresses, PodAddresses::from(held));
                             pool.release(&key(n), now);
@@ -141,9 +148,13 @@ proptest! {
                 }
                 Step::Cancel(n) => {
                     let cancelled = pool.cancel(&key(n)).and_then(|lease| lease.addresses.iter().next());
-                    let expected = model.assigned.remove(&key(n)).map(|(_, address)| address);
-                    model.free.extend(expected);
-                    prop_assert_eq!(cancelled, expected);
+                    let expected = model.assigned.remove(&key(n));
+                    prop_assert_eq!(cancelled, expected.map(|(_, address, _)| address));
+                    match expected {
+                        Some((_, address, Some((since, swept)))) => model.cooling.push_back((since, address, swept)),
+                        Some((_, address, None)) => model.free.push_back(address),
+                        None => {}
+                    }
                 }
                 // A run ends before tombstones are forgotten.
                 Step::Wait(seconds) if now < Duration::from_secs(500) => now += Duration::from_secs(seconds.into()),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::{Arc, mpsc};
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use dotfour_datapath::{KernelError, Socket};
 use ipnet::IpNet;
+use rustix::process::geteuid;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -384,13 +385,31 @@ fn counts_by_family(offered: &[PoolAddress], families: Families) -> impl Iterato
 /// Holds the state directory for this process, by a lock of the kernel's that ends with it, however it ends.
 fn lock_state_dir(path: &Path) -> Result<Held, StartError> {
     let unusable = |source| StartError::StateDir { path: path.display().to_string(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
-    fs::set_permissions(path, PermissionsExt::from_mode(0o700)).map_err(unusable)?;
+    make_state_dir(path, geteuid().as_raw()).map_err(unusable)?;
     Held::new(path, LOCK_PATIENCE).map_err(|e| match e {
         InstallError::Busy { .. } => StartError::AlreadyRunning { path: path.display().to_string() },
         InstallError::File { source, .. } => unusable(source),
         other => unusable(io::Error::other(other)),
     })
+}
+
+/// Makes the directory, for `own` alone. One that is there and empty was made for the daemon, as the kubelet does for a mount,
+/// and is treated alike. One with files in it may be others' too: it keeps its mode, and will do if nobody else can put
+/// records of theirs in the place of ours.
+fn make_state_dir(path: &Path, own: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let directory = fs::metadata(path)?;
+    if directory.uid() != own {
+        return Err(io::Error::other(format!("it belongs to the user {}", directory.uid())));
+    }
+    if fs::read_dir(path)?.next().is_none() {
+        // Whatever the umask is.
+        return fs::set_permissions(path, PermissionsExt::from_mode(0o700));
+    }
+    if directory.mode() & 0o022 != 0 {
+        return Err(io::Error::other("there are files in it, and group or others may write to it"));
+    }
+    Ok(())
 }
 
 async fn first_report(source: &AddressSource) -> Result<Vec<NicView>, StartError> {
@@ -417,5 +436,36 @@ fn index_seed(view: &NodeView) -> u32 {
     match highest {
         Some(index) => index - LINK_INDICES.start() + 1,
         None => u32::try_from(now().as_nanos() % (1 << 28)).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_is_root_s_alone_and_one_of_others_keeps_its_mode_or_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, own) = (directory.path().join("run/dotfour"), geteuid().as_raw());
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o7777;
+        let set = |mode| fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        make_state_dir(&path, own).unwrap();
+        assert_eq!(mode(), 0o700);
+        set(0o755);
+        make_state_dir(&path, own).unwrap();
+        assert_eq!(mode(), 0o700, "as the kubelet makes it for us");
+        fs::write(path.join("theirs"), "").unwrap();
+        set(0o755);
+        make_state_dir(&path, own).unwrap();
+        assert_eq!(mode(), 0o755);
+        for writable in [0o1777, 0o770] {
+            set(writable);
+            let e = make_state_dir(&path, own).unwrap_err();
+            assert!(e.to_string().contains("group or others may write to it"), "{e}");
+            assert_eq!(mode(), writable);
+        }
+        set(0o755);
+        let e = make_state_dir(&path, own + 1).unwrap_err();
+        assert!(e.to_string().contains(&format!("belongs to the user {own}")), "{e}");
     }
 }

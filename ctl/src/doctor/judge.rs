@@ -2,9 +2,9 @@
 
 mod kubernetes;
 
-use dotfour_ipamd::install::PLUGIN;
-use dotfour_ipamd::install::conflist::{Owner, first_foreign};
+use dotfour_ipamd::install::conflist::{Found, Owner, first_foreign};
 use dotfour_ipamd::install::reference::{REMEDY, Reference};
+use dotfour_ipamd::install::{DELEGATE, PLUGIN};
 use dotfour_ipamd::rules::forward_drop::Verdict;
 use dotfour_ipamd::rules::old_agent;
 use dotfour_ipamd::wiring::names::LINK_PREFIX;
@@ -91,27 +91,29 @@ fn judge_pool(status: &NodeStatus, max_pods: u16, report: &mut Report) {
 }
 
 fn judge_programs(seen: &Seen, report: &mut Report) {
-    let plugin = seen.bin_dir.join(PLUGIN);
     let again = format!("run dotfour-ipamd install --cni-bin-dir {}", seen.bin_dir.display());
-    match &seen.plugin {
-        Plugin::Missing => find(
-            report,
-            Code::PluginMissing,
-            format!("{} is missing or cannot be run", plugin.display()),
-            "the container runtime can neither add nor delete a pod",
-            again,
-        ),
-        Plugin::Differs => find(
-            report,
-            Code::PluginDiffers,
-            format!("{} is not this release's", plugin.display()),
-            "neighbouring releases work together, others need not",
-            again,
-        ),
-        Plugin::Unknown(why) => {
-            report.1.push(Unseen { what: "whether the plugin is this release's", why: why.clone() });
+    for (name, plugin) in &seen.plugins {
+        let path = seen.bin_dir.join(name);
+        match plugin {
+            Plugin::Missing => find(
+                report,
+                Code::PluginMissing,
+                format!("{} is missing or cannot be run", path.display()),
+                "the container runtime can neither add nor delete a pod",
+                again.clone(),
+            ),
+            Plugin::Differs => find(
+                report,
+                Code::PluginDiffers,
+                format!("{} is not this release's", path.display()),
+                "neighbouring releases work together, others need not",
+                again.clone(),
+            ),
+            Plugin::Unknown(why) => {
+                report.1.push(Unseen { what: "whether the plugin is this release's", why: why.clone() });
+            }
+            Plugin::Same => {}
         }
-        Plugin::Same => {}
     }
     for missing in &seen.missing {
         let code = match missing {
@@ -131,11 +133,12 @@ fn judge_lists(seen: &Seen, report: &mut Report) {
     let directory = seen.conf_dir.display();
     let ours: Vec<&str> =
         found.iter().filter(|file| file.owner == Owner::Ours).map(|file| file.name.as_str()).collect();
-    let Some(first) = ours.first() else {
+    let gives_pods = |file: &&Found| matches!(file.owner, Owner::Ours | Owner::Delegating);
+    let Some(first) = found.iter().find(gives_pods).map(|file| file.name.as_str()) else {
         return find(
             report,
             Code::ConflistMissing,
-            format!("{directory} has no network configuration with the plugin {PLUGIN} in it"),
+            format!("{directory} has no network configuration with the plugin {PLUGIN} or {DELEGATE} in it"),
             "the runtime does not give pods to Dotfour; a node without any stays NotReady",
             format!("set cniConfDir: {directory}, and the daemon writes {} once it serves", seen.conflist),
         );
@@ -194,7 +197,7 @@ fn judge_forwarding(seen: &Seen, report: &mut Report) {
     for why in &seen.chains.unread {
         report.1.push(Unseen { what: "firewalls on the way of pods", why: why.clone() });
     }
-    for kind in &seen.old_agent {
+    for kind in &seen.old_agent.kinds {
         find(
             report,
             Code::MasqAgentLeft,
@@ -205,6 +208,9 @@ fn judge_forwarding(seen: &Seen, report: &mut Report) {
                 old_agent::CHAIN
             ),
         );
+    }
+    for why in &seen.old_agent.unread {
+        report.1.push(Unseen { what: "whether the ip-masq-agent's chain is there", why: why.clone() });
     }
 }
 
@@ -230,4 +236,76 @@ fn judge_exempt(seen: &Seen, report: &mut Report) {
 fn unnamed(attachments: &[AttachmentStatus]) -> Vec<&AttachmentStatus> {
     let known = |pod: &PodName| !pod.namespace.is_empty();
     attachments.iter().filter(|pod| !pod.delegated && !pod.pod.as_ref().is_some_and(known)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use dotfour_ipamd::rules::forward_drop;
+
+    use super::*;
+
+    /// A node with these network configurations, and nothing else to be found.
+    fn seen(files: &[(&str, Owner)], plugins: &[(&'static str, Plugin)]) -> Seen {
+        let found = |&(name, owner): &(&str, Owner)| Found { name: name.into(), owner };
+        Seen {
+            config: Err(String::new()),
+            daemon: Err(String::new()),
+            bin_dir: "/opt/cni/bin".into(),
+            plugins: plugins.to_vec(),
+            missing: Vec::new(),
+            conf_dir: "/etc/cni/net.d".into(),
+            conflist: "10-dotfour.conflist".into(),
+            lists: Ok(files.iter().map(found).collect()),
+            forwarding: Ok(true),
+            chains: forward_drop::Found::default(),
+            old_agent: old_agent::Found::default(),
+            kubernetes: super::super::kubernetes::Kubernetes::default(),
+        }
+    }
+
+    fn codes(judge: impl Fn(&Seen, &mut Report), seen: &Seen) -> Vec<Code> {
+        let mut report = Report::default();
+        judge(seen, &mut report);
+        report.0.into_iter().map(|finding| finding.code).collect()
+    }
+
+    #[test]
+    fn a_list_that_delegates_to_us_gives_pods_to_dotfour() {
+        let (ours, ptp) = (("10-dotfour.conflist", Owner::Ours), ("05-ptp.conf", Owner::Delegating));
+        let (azure, bridge) = (("04-azure.conflist", Owner::Other), ("87-podman.conflist", Owner::Other));
+        for (files, expected) in [
+            (&[][..], &[Code::ConflistMissing][..]),
+            (&[bridge], &[Code::ConflistMissing]),
+            (&[ptp], &[]),
+            (&[ptp, bridge], &[]),
+            (&[ptp, ours], &[]),
+            (&[ours], &[]),
+            (&[azure, ptp], &[Code::ConflistShadowed]),
+            (&[azure, ours], &[Code::ConflistShadowed]),
+            (&[ours, ("20-dotfour.conflist", Owner::Ours)], &[Code::ConflistTwice]),
+        ] {
+            assert_eq!(codes(judge_lists, &seen(files, &[])), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_of_the_old_agent_is_said_and_is_no_finding() {
+        let mut seen = seen(&[], &[]);
+        seen.old_agent.unread.push("iptables-legacy cannot be run".into());
+        let mut report = Report::default();
+        judge_forwarding(&seen, &mut report);
+        assert!(report.0.is_empty());
+        let told: Vec<_> = report.1.iter().map(|unseen| (unseen.what, unseen.why.as_str())).collect();
+        assert_eq!(told, [("whether the ip-masq-agent's chain is there", "iptables-legacy cannot be run")]);
+    }
+
+    #[test]
+    fn each_name_of_the_plugin_is_judged_by_itself() {
+        let seen = seen(&[], &[("dotfour", Plugin::Same), ("dotfour-ipam", Plugin::Missing)]);
+        let mut report = Report::default();
+        judge_programs(&seen, &mut report);
+        let [finding] = &report.0[..] else { panic!("{:?}", report.0) };
+        assert_eq!(finding.code, Code::PluginMissing);
+        assert!(finding.what.starts_with("/opt/cni/bin/dotfour-ipam is missing"), "{}", finding.what);
+    }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::PLUGIN;
+use super::{DELEGATE, PLUGIN};
 use crate::config::Config;
 
 /// The endings of the files that runtimes read, as libcni's ConfFiles has them.
@@ -56,6 +56,9 @@ pub fn text(config: &Config, portmap: Option<&[String]>) -> String {
 pub enum Owner {
     /// A plugin of type `dotfour` is in it.
     Ours,
+    /// A plugin of somebody else's wires pods, with addresses from `dotfour-ipam`. It is its author's: not made here, and not
+    /// removed.
+    Delegating,
     /// Multus, which comes first on purpose and asks the one behind it.
     Multus,
     /// Somebody else.
@@ -111,15 +114,17 @@ fn owner(path: &Path) -> Owner {
 
 fn whose(text: &[u8]) -> Owner {
     let Ok(configuration) = serde_json::from_slice::<Value>(text) else { return Owner::Unreadable };
-    let list = configuration.get("plugins").and_then(Value::as_array);
-    let kinds: Vec<&str> = match list {
-        Some(plugins) => plugins.iter().filter_map(|plugin| plugin.get("type")?.as_str()).collect(),
-        None => configuration.get("type").and_then(Value::as_str).into_iter().collect(),
+    let plugins = match configuration.get("plugins").and_then(Value::as_array) {
+        Some(plugins) => plugins.as_slice(),
+        None => std::slice::from_ref(&configuration),
     };
+    let at = |pointer: &str| plugins.iter().filter_map(|plugin| plugin.pointer(pointer)?.as_str()).collect::<Vec<_>>();
+    let kinds = at("/type");
     match kinds.first() {
         None => Owner::Unreadable,
         Some(_) if kinds.contains(&PLUGIN) => Owner::Ours,
         Some(first) if first.starts_with("multus") => Owner::Multus,
+        Some(_) if at("/ipam/type").contains(&DELEGATE) => Owner::Delegating,
         Some(_) => Owner::Other,
     }
 }
@@ -176,6 +181,13 @@ mod tests {
             (r#"{"plugins": [{"type": "dotfour"}, {"type": "portmap"}]}"#, Owner::Ours),
             (r#"{"plugins": [{"type": "ptp"}, {"type": "dotfour"}]}"#, Owner::Ours),
             (r#"{"type": "dotfour"}"#, Owner::Ours),
+            (r#"{"type": "ptp", "ipam": {"type": "dotfour-ipam"}}"#, Owner::Delegating),
+            (
+                r#"{"plugins": [{"type": "bridge", "ipam": {"type": "dotfour-ipam"}}, {"type": "portmap"}]}"#,
+                Owner::Delegating,
+            ),
+            (r#"{"plugins": [{"type": "ptp", "ipam": {"type": "host-local"}}]}"#, Owner::Other),
+            (r#"{"ipam": {"type": "dotfour-ipam"}}"#, Owner::Unreadable),
             (r#"{"type": "multus-shim", "delegates": [{"type": "dotfour"}]}"#, Owner::Multus),
             (r#"{"plugins": [{"type": "azure-vnet"}]}"#, Owner::Other),
             (r#"{"type": "bridge"}"#, Owner::Other),
@@ -205,6 +217,11 @@ mod tests {
         assert_eq!(first(), None);
         put("10-azure.conflist", r#"{"plugins": [{"type": "azure-vnet"}]}"#);
         assert_eq!(first().as_deref(), Some("10-azure.conflist"));
+        fs::remove_file(directory.path().join("10-azure.conflist")).unwrap();
+        put("07-ptp.conf", r#"{"type": "ptp", "ipam": {"type": "dotfour-ipam"}}"#);
+        assert_eq!(first(), None, "its pods have Dotfour's addresses");
+        fs::remove_file(directory.path().join("07-ptp.conf")).unwrap();
+        put("10-azure.conflist", r#"{"plugins": [{"type": "azure-vnet"}]}"#);
         put("05-broken.json", "{");
         assert_eq!(first().as_deref(), Some("05-broken.json"));
         let names: Vec<_> = look(directory.path()).unwrap().into_iter().map(|file| file.name).collect();

@@ -1,11 +1,15 @@
 //! SELinux labels. A new file gets the label that its process has by default, which a container's files have and which the
 //! host's container runtime may not be allowed to run; so a program gets the label of what is in its directory already.
+//!
+//! Labels outlive SELinux on the disk. Where it does not run, nobody looks at them, and to give one takes a right that a
+//! container seldom has: then a program without one does as well.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
 use rustix::fs::{XattrFlags, fsetxattr, getxattr};
+use rustix::io::Errno;
 
 const ATTRIBUTE: &str = "security.selinux";
 
@@ -38,7 +42,7 @@ impl Label {
         (length > 0).then_some(Label(label))
     }
 
-    /// Gives it to a file.
+    /// Gives it to a file. Where SELinux does not run, a refusal is as good.
     ///
     /// # Errors
     /// The file system or SELinux refuses.
@@ -50,8 +54,22 @@ impl Label {
         {
             return Ok(());
         }
-        fsetxattr(file, ATTRIBUTE, &self.0, XattrFlags::empty()).map_err(io::Error::from)
+        match fsetxattr(file, ATTRIBUTE, &self.0, XattrFlags::empty()) {
+            Err(refusal) if is_as_good(refusal, selinux_runs()) => Ok(()),
+            other => other.map_err(io::Error::from),
+        }
     }
+}
+
+/// Whether a file does as well without the label. With SELinux the runtime might not be allowed to run it.
+fn is_as_good(refusal: Errno, selinux_runs: bool) -> bool {
+    !selinux_runs && matches!(refusal, Errno::PERM | Errno::OPNOTSUPP)
+}
+
+/// Whether the kernel was booted with SELinux: only then it knows the file system that SELinux is asked by. Unknown is yes.
+fn selinux_runs() -> bool {
+    fs::read_to_string("/proc/filesystems")
+        .map_or(true, |known| known.lines().any(|line| line.ends_with("\tselinuxfs")))
 }
 
 #[cfg(test)]
@@ -98,5 +116,17 @@ mod tests {
         assert_eq!(put(), label("system_u:object_r:bin_t:s0\0"));
         set(&plugin, "system_u:object_r:container_runtime_exec_t:s0\0");
         assert_eq!(put(), label("system_u:object_r:container_runtime_exec_t:s0\0"));
+    }
+
+    #[test]
+    fn where_selinux_does_not_run_a_file_without_a_label_will_do() {
+        for refusal in [Errno::PERM, Errno::OPNOTSUPP] {
+            assert!(is_as_good(refusal, false) && !is_as_good(refusal, true), "{refusal}");
+        }
+        assert!(!is_as_good(Errno::NOSPC, false));
+        // A file system that has no place for labels.
+        let file = File::options().write(true).open("/proc/thread-self/comm").unwrap();
+        let refused = fsetxattr(&file, ATTRIBUTE, b"a", XattrFlags::empty());
+        assert_eq!(label("a").unwrap().give(&file).is_ok(), refused.is_ok() || !selinux_runs(), "{refused:?}");
     }
 }

@@ -28,6 +28,9 @@ use std::time::Duration;
 /// The plugin's file name.
 pub const PLUGIN: &str = "dotfour";
 
+/// The same program's name for plugins that wire pods themselves and let Dotfour assign their addresses.
+pub const DELEGATE: &str = "dotfour-ipam";
+
 /// Why something of an installation failed. What was there before is there still.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {

@@ -14,11 +14,10 @@ use tracing::warn;
 use super::directory::Held;
 use super::label::Label;
 use super::reference::is_program;
-use super::{InstallError, PLUGIN, has_content};
+use super::{DELEGATE, InstallError, PLUGIN, has_content};
 
-/// The names under which the plugin is installed: it is one program, which looks at its own name. The second one is for
-/// plugins that wire pods themselves and let Dotfour assign their addresses.
-pub const PROGRAMS: [&str; 2] = [PLUGIN, "dotfour-ipam"];
+/// The names under which the plugin is installed: it is one program, which looks at its own name.
+pub const PROGRAMS: [&str; 2] = [PLUGIN, DELEGATE];
 
 /// How long another installer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,37 +40,44 @@ pub enum Outcome {
 pub fn install(program: &Path, bin_dir: &Path, name: &str) -> Result<Outcome, InstallError> {
     let content = fs::read(program).map_err(InstallError::file("read", program))?;
     let target = bin_dir.join(name);
+    let is_in_place = || problem(&target, &content).is_none();
+    let failed = |source| not_replaced(program, &target, &content, source);
     // Before anything is locked or made, for a directory that is read-only.
-    if is_in_place(&target, &content) {
+    if is_in_place() {
         return Ok(Outcome::Present);
     }
     let held = match Held::made(bin_dir, PATIENCE) {
-        Err(InstallError::File { source, .. }) => return Err(not_replaced(program, &target, source)),
+        Err(InstallError::File { source, .. }) => return Err(failed(source)),
         other => other?,
     };
     // The other installer may have done it.
-    if is_in_place(&target, &content) {
+    if is_in_place() {
         return Ok(Outcome::Present);
     }
     if let Err(e) = held.sweep() {
         warn!("unfinished files of killed installers stay in {}: {e}", bin_dir.display());
     }
     let label = Label::for_program(bin_dir, name);
-    held.put(name, &content, MODE, label.as_ref()).map_err(|source| not_replaced(program, &target, source))?;
+    held.put(name, &content, MODE, label.as_ref()).map_err(failed)?;
     Ok(Outcome::Installed)
 }
 
-/// What is equal and cannot be run, or can be changed by everybody, is not in place.
-fn is_in_place(target: &Path, content: &[u8]) -> bool {
-    let mode = || fs::metadata(target).map(|file| file.permissions().mode());
-    has_content(target, content).unwrap_or(false) && is_program(target) && mode().is_ok_and(|mode| mode & 0o022 == 0)
+/// Why what is there will not do; `None` if it is in place. The runtime starts it as root, so nobody else may change it.
+fn problem(target: &Path, content: &[u8]) -> Option<&'static str> {
+    let Ok(file) = fs::metadata(target) else { return Some("the program is not there yet") };
+    if !has_content(target, content).unwrap_or(false) {
+        Some("the program there is another one than this release's")
+    } else if !is_program(target) {
+        Some("the program there cannot be run")
+    } else if file.permissions().mode() & 0o022 != 0 {
+        Some("group or others may write to the program there, which the runtime starts as root")
+    } else {
+        None
+    }
 }
 
-fn not_replaced(program: &Path, target: &Path, source: io::Error) -> InstallError {
-    let problem = match target.try_exists() {
-        Ok(true) => "the program there is another one than this release's",
-        _ => "the program is not there yet",
-    };
+fn not_replaced(program: &Path, target: &Path, content: &[u8], source: io::Error) -> InstallError {
+    let problem = problem(target, content).unwrap_or("the program there is this release's");
     let directory = target.parent().map(PathBuf::from).unwrap_or_default();
     InstallError::NotReplaced { directory, problem, program: program.to_owned(), source }
 }

@@ -2,6 +2,7 @@
 //!
 //! What promises goes first: the network configuration, then the programs, then what the daemon made.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use dotfour_datapath::{KernelError, Socket};
 
-use super::conflist::{self, Owner};
+use super::conflist::{self, Found, Owner};
 use super::directory::{Held, UNFINISHED, unfinished};
 use super::programs::PROGRAMS;
 use super::settings::{self, Settings};
@@ -82,7 +83,7 @@ pub enum UninstallError {
 /// What was done.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// One sentence for each thing that was removed or put back.
+    /// One sentence for each thing that was removed or put back, or kept for pods.
     pub done: Vec<String>,
     /// One sentence for each thing that could not be.
     pub problems: Vec<String>,
@@ -100,6 +101,9 @@ impl Report {
 
 /// Uninstalls, in the calling thread's network namespace. Repeating it does no harm, and goes on where an earlier one ended.
 ///
+/// With `force`, pods keep their network: the links of those that live, the table, kernel settings, and the records that a
+/// later call needs.
+///
 /// # Errors
 /// Nothing was removed. What could not be removed among other things is in the report.
 pub fn uninstall(order: &Order<'_>) -> Result<Report, UninstallError> {
@@ -113,32 +117,48 @@ pub fn uninstall(order: &Order<'_>) -> Result<Report, UninstallError> {
     };
     let mut socket = Socket::open().map_err(UninstallError::Links)?;
     let found = recover::find(&socket.links()?);
+    let pods = found.pods.len() + delegated_leases(config)?;
     if !order.force {
-        refuse_where_in_use(order, found.pods.len() + delegated_leases(config)?)?;
+        refuse_where_in_use(order, pods)?;
     }
+    // All that may be refused as a whole comes before the first thing that is removed.
+    let lists = Lists::look(order.conf_dir)?;
+    let programs = held_if_there(order.bin_dir)?;
     let mut report = Report::default();
-    remove_lists(order, &mut report)?;
-    remove_programs(order, &mut report)?;
+    lists.remove(&mut report);
+    remove_programs(programs, &mut report);
     if !found.condemned_groups.is_empty() {
         let count = found.condemned_groups.len();
-        match bury(socket, found.condemned_groups) {
+        match bury(socket, &found.condemned_groups) {
             Ok(()) => report.done.push(format!("removed the links of ended pods, in {count} groups")),
             Err(e) => report.problems.push(format!("links of ended pods stay: {e}")),
         }
     }
+    if pods > 0 {
+        report.done.push(format!(
+            "kept the table inet {TABLE}, kernel settings and their record for {pods} pods; \
+             uninstall again when they have ended, or reboot the node"
+        ));
+    } else {
+        put_back(config, state.is_some(), &mut report);
+    }
+    remove_state(config, pods > 0, &mut report);
+    Ok(report)
+}
+
+/// The rules and the kernel's settings, without which pods have no network.
+fn put_back(config: &Config, has_state: bool, report: &mut Report) {
     match Nft::find().and_then(|nft| nft.remove()) {
         Ok(true) => report.done.push(format!("removed the table inet {TABLE}")),
         Ok(false) => {}
         Err(e) => report.problems.push(format!("the table inet {TABLE} may be in force still: {}", with_source(&e))),
     }
-    if state.is_some() {
+    if has_state {
         match Settings::new(&config.state_dir).and_then(|settings| settings.restore()) {
             Ok(done) => report.done.extend(done),
             Err(e) => report.problems.push(format!("kernel settings stay as {} says: {e}", settings::FILE)),
         }
     }
-    remove_state(config, &mut report);
-    Ok(report)
 }
 
 /// How many pods have addresses that another plugin has wired: that plugin wants `dotfour-ipam` for their DEL.
@@ -164,46 +184,70 @@ fn refuse_where_in_use(order: &Order<'_>, pods: usize) -> Result<(), UninstallEr
     Ok(())
 }
 
-fn remove_lists(order: &Order<'_>, report: &mut Report) -> Result<(), InstallError> {
-    let failed = || InstallError::file("look into", order.conf_dir);
-    if !order.conf_dir.exists() {
-        return Ok(());
+/// A directory, held; `None` where there is none.
+fn held_if_there(directory: &Path) -> Result<Option<Held>, InstallError> {
+    match Held::new(directory, PATIENCE) {
+        Ok(held) => Ok(Some(held)),
+        Err(InstallError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     }
-    let held = Held::new(order.conf_dir, PATIENCE)?;
-    for file in conflist::look(order.conf_dir).map_err(failed())?.iter().filter(|file| file.owner == Owner::Ours) {
-        report.note(order.conf_dir.join(&file.name).display(), held.remove(&file.name));
-    }
-    report.note(format_args!("{UNFINISHED}* in {}", held.path().display()), held.sweep().map(|count| count > 0));
-    Ok(())
 }
 
-fn remove_programs(order: &Order<'_>, report: &mut Report) -> Result<(), InstallError> {
-    if !order.bin_dir.exists() {
-        return Ok(());
+/// Our network configurations, in a directory that is held.
+struct Lists(Option<(Held, Vec<Found>)>);
+
+impl Lists {
+    fn look(directory: &Path) -> Result<Self, InstallError> {
+        let Some(held) = held_if_there(directory)? else { return Ok(Lists(None)) };
+        let mut ours = conflist::look(directory).map_err(InstallError::file("look into", directory))?;
+        ours.retain(|file| file.owner == Owner::Ours);
+        Ok(Lists(Some((held, ours))))
     }
-    let held = Held::new(order.bin_dir, PATIENCE)?;
+
+    fn remove(self, report: &mut Report) {
+        let Some((held, ours)) = self.0 else { return };
+        for file in ours {
+            report.note(held.path().join(&file.name).display(), held.remove(&file.name));
+        }
+        sweep(&held, report);
+    }
+}
+
+fn remove_programs(held: Option<Held>, report: &mut Report) {
+    let Some(held) = held else { return };
     for name in PROGRAMS {
-        report.note(order.bin_dir.join(name).display(), held.remove(name));
+        report.note(held.path().join(name).display(), held.remove(name));
     }
+    sweep(&held, report);
+}
+
+fn sweep(held: &Held, report: &mut Report) {
     report.note(format_args!("{UNFINISHED}* in {}", held.path().display()), held.sweep().map(|count| count > 0));
-    Ok(())
 }
 
-fn bury(socket: Socket, groups: impl IntoIterator<Item = u32>) -> io::Result<()> {
+/// Has the links of these groups deleted, and looks whether they are.
+fn bury(socket: Socket, groups: &BTreeSet<u32>) -> io::Result<()> {
     let (janitor, thread) = Janitor::start(socket)?;
-    groups.into_iter().for_each(|group| janitor.bury(group));
+    groups.iter().for_each(|group| janitor.bury(*group));
     drop(janitor);
-    thread.join().map_err(|_| io::Error::other("the thread that deletes them had panicked"))
+    thread.join().map_err(|_| io::Error::other("the thread that deletes them had panicked"))?;
+    // The janitor tells what the kernel refuses in the log alone.
+    let links = Socket::open()?.links().map_err(io::Error::other)?;
+    match recover::find(&links).condemned_groups.intersection(groups).count() {
+        0 => Ok(()),
+        left => Err(io::Error::other(format!("the kernel has not deleted those of {left} groups"))),
+    }
 }
 
-/// The files that a daemon leaves, by their names: the directories may be others' too.
-fn remove_state(config: &Config, report: &mut Report) {
+/// The files that a daemon leaves, by their names: the directories may be others' too. The record of kernel settings goes when
+/// they are put back, and with nothing else. With pods, that of their leases stays: another plugin's pods have no other.
+fn remove_state(config: &Config, with_pods: bool, report: &mut Report) {
     let state = &config.state_dir;
-    let journal = state.join(journal::FILE);
-    let mut files = vec![config.socket.clone(), journal.with_extension("new"), journal];
-    for name in [settings::FILE, REMEMBERED] {
-        let path = state.join(name);
-        files.extend([unfinished(&path), path]);
+    let (journal, remembered) = (state.join(journal::FILE), state.join(REMEMBERED));
+    let mut files = vec![config.socket.clone(), journal.with_extension("new"), unfinished(&state.join(settings::FILE))];
+    files.extend([unfinished(&remembered), remembered]);
+    if !with_pods {
+        files.push(journal);
     }
     if let MetricsTarget::Unix(path) = &config.metrics {
         files.push(path.clone());

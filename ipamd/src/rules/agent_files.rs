@@ -1,13 +1,16 @@
 //! The ip-masq-agent's files: what they say, and how several become one. Pure; [`super::directory`] reads them.
 //!
-//! As ip-masq-agent v2 does: YAML or JSON, lists united, booleans or'd. Stricter where it was silent: a file that is not
-//! understood is named and changes nothing. More generous where it had a limit: any number of CIDRs.
+//! As ip-masq-agent v2 does: YAML or JSON, keys in any case, lists united, booleans or'd. Stricter where it was silent: a file
+//! that is not understood is named and changes nothing. More generous where it had a limit: any number of CIDRs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 /// The names of files that count begin so.
 pub const PREFIX: &str = "ip-masq";
@@ -36,21 +39,86 @@ pub struct Merged {
     pub warnings: Vec<String>,
 }
 
-/// The keys as they are written. Those of v1 are known; others are warned of, as a newer agent may know them.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+const CIDRS: &str = "nonMasqueradeCIDRs";
+const LINK_LOCAL: &str = "masqLinkLocal";
+const LINK_LOCAL_V6: &str = "masqLinkLocalIPv6";
+/// Of v1, as the next one. v2 does not read it, so a bad value must not cost the file.
+const RESYNC: &str = "resyncInterval";
+/// v1's cap, which is not needed here.
+const LIMIT: &str = "cidrLimit";
+
+/// What stands at the keys. Those of v1 are known; others are warned of, as a newer agent may know them.
+#[derive(Debug, Default)]
 struct Raw {
-    #[serde(rename = "nonMasqueradeCIDRs")]
-    cidrs: Option<Vec<String>>,
-    masq_link_local: Option<bool>,
-    #[serde(rename = "masqLinkLocalIPv6")]
-    masq_link_local_v6: Option<bool>,
-    resync_interval: Option<String>,
-    /// v1's cap, which is not needed here.
-    #[serde(rename = "cidrLimit")]
-    _cidr_limit: Option<u64>,
-    #[serde(flatten)]
-    others: std::collections::BTreeMap<String, serde_json::Value>,
+    cidrs: Spelled<Vec<String>>,
+    masq_link_local: Spelled<bool>,
+    masq_link_local_v6: Spelled<bool>,
+    resync: Spelled<Value>,
+    limit: Spelled<Value>,
+    others: BTreeSet<String>,
+}
+
+/// The values of one key, by how it is spelled. `None` where nothing or null stands there.
+#[derive(Debug)]
+struct Spelled<T>(BTreeMap<String, Option<T>>);
+
+impl<T> Default for Spelled<T> {
+    fn default() -> Self {
+        Spelled(BTreeMap::new())
+    }
+}
+
+impl<T> Spelled<T> {
+    /// The value that counts, with a warning of each other: the exact spelling's, or else the one that the agent reads last,
+    /// which has them in the order of their bytes.
+    fn chosen(mut self, key: &str, warnings: &mut Vec<String>) -> Option<T> {
+        let (spelling, value) = self.0.remove_entry(key).or_else(|| self.0.pop_last())?;
+        let ignored = |other: &String| format!("the key {other} is ignored, for {spelling} is there too");
+        warnings.extend(self.0.keys().map(ignored));
+        value
+    }
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Keys)
+    }
+}
+
+/// Matches keys without regard to case, as Go's `encoding/json` does for the agent.
+struct Keys;
+
+impl<'de> Visitor<'de> for Keys {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("keys with values")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw, A::Error> {
+        let mut raw = Raw::default();
+        while let Some(key) = map.next_key::<String>()? {
+            let is = |known: &str| key.eq_ignore_ascii_case(known);
+            let is_new = if is(CIDRS) {
+                raw.cidrs.0.insert(key.clone(), map.next_value()?).is_none()
+            } else if is(LINK_LOCAL) {
+                raw.masq_link_local.0.insert(key.clone(), map.next_value()?).is_none()
+            } else if is(LINK_LOCAL_V6) {
+                raw.masq_link_local_v6.0.insert(key.clone(), map.next_value()?).is_none()
+            } else if is(RESYNC) {
+                raw.resync.0.insert(key.clone(), map.next_value()?).is_none()
+            } else if is(LIMIT) {
+                raw.limit.0.insert(key.clone(), map.next_value()?).is_none()
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                raw.others.insert(key.clone())
+            };
+            if !is_new {
+                return Err(A::Error::custom(format_args!("the key {key} is there twice")));
+            }
+        }
+        Ok(raw)
+    }
 }
 
 /// Reads and unites files, given with their names.
@@ -85,15 +153,25 @@ fn read(bytes: &[u8]) -> Result<(AgentSettings, Vec<String>), String> {
             .map_err(|e| e.without_snippet().to_string())?
             .unwrap_or_default(),
     };
-    let cidrs = raw.cidrs.unwrap_or_default().iter().map(|text| aligned(text)).collect::<Result<_, _>>()?;
-    let resync = raw.resync_interval.map(|text| interval(&text)).transpose()?;
-    let warnings = raw.others.keys().map(|key| format!("the key {key} is unknown and ignored")).collect();
+    let mut warnings: Vec<String> =
+        raw.others.iter().map(|key| format!("the key {key} is unknown and ignored")).collect();
+    let cidrs = raw.cidrs.chosen(CIDRS, &mut warnings).unwrap_or_default();
     let settings = AgentSettings {
-        cidrs,
-        masq_link_local: raw.masq_link_local.unwrap_or(false),
-        masq_link_local_v6: raw.masq_link_local_v6.unwrap_or(false),
-        resync,
+        cidrs: cidrs.iter().map(|text| aligned(text)).collect::<Result<_, _>>()?,
+        masq_link_local: raw.masq_link_local.chosen(LINK_LOCAL, &mut warnings).unwrap_or(false),
+        masq_link_local_v6: raw.masq_link_local_v6.chosen(LINK_LOCAL_V6, &mut warnings).unwrap_or(false),
+        resync: raw.resync.chosen(RESYNC, &mut warnings).and_then(|value| {
+            let read = interval(&value);
+            if read.is_none() {
+                warnings
+                    .push(format!("{RESYNC}: {value} is not a duration with its unit, such as 60s, and is ignored"));
+            }
+            read
+        }),
     };
+    if let Some(value) = raw.limit.chosen(LIMIT, &mut warnings).filter(|value| !value.is_u64()) {
+        warnings.push(format!("{LIMIT}: {value} is not a number; there is no limit here, whatever it says"));
+    }
     Ok((settings, warnings))
 }
 
@@ -104,11 +182,8 @@ pub fn aligned(text: &str) -> Result<IpNet, String> {
 }
 
 /// Go writes `1m0s` where people write `1m`.
-fn interval(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(interval) if !interval.is_zero() => Ok(interval),
-        _ => Err(format!("resyncInterval: {text:?} is not a duration with its unit, such as 60s")),
-    }
+fn interval(value: &Value) -> Option<Duration> {
+    humantime::parse_duration(value.as_str()?).ok().filter(|interval| !interval.is_zero())
 }
 
 #[cfg(test)]
@@ -169,8 +244,9 @@ mod tests {
             ("nonMasqueradeCIDRs: [10.0.0.0/33]", "CIDR"),
             ("nonMasqueradeCIDRs: 10.0.0.0/8", "sequence"),
             ("masqLinkLocal: perhaps", "bool"),
-            ("resyncInterval: often", "resyncInterval"),
-            ("resyncInterval: 0s", "resyncInterval"),
+            ("MASQLINKLOCAL: perhaps", "bool"),
+            ("masqLinkLocal: true\nmasqLinkLocal: false", ""),
+            ("{\"masqLinkLocal\": true, \"masqLinkLocal\": false}", ""),
             ("{\"nonMasqueradeCIDRs\": [", ""),
             ("- 1", ""),
         ] {
@@ -186,6 +262,52 @@ mod tests {
         let merged =
             merge([("ip-masq-agent", &b"nonMasqueradeCIDRs: [10.0.0.0/8]\nnonMasqCIDRs: []\ncidrLimit: 64"[..])]);
         assert_eq!(merged.warnings, ["ip-masq-agent: the key nonMasqCIDRs is unknown and ignored"]);
+    }
+
+    #[test]
+    fn a_key_counts_in_any_case_and_of_several_spellings_the_exact_one() {
+        for text in [
+            "nonmasqueradecidrs: [10.0.0.0/8]\nMasqLinkLocal: true\nmasqlinklocalipv6: true\nresyncinterval: 5s\nCIDRLimit: 9",
+            "{\"NonMasqueradeCIDRs\": [\"10.0.0.0/8\"], \"MASQLINKLOCAL\": true, \"masqLinkLocalIpv6\": true, \
+             \"ResyncInterval\": \"5s\", \"cidrlimit\": 9}",
+        ] {
+            let merged = merge([("ip-masq-agent", text.as_bytes())]);
+            assert_eq!((&merged.warnings, &merged.bad), (&vec![], &vec![]), "{text}");
+            let read = merged.settings.unwrap();
+            assert_eq!(cidrs(&read), ["10.0.0.0/8"], "{text}");
+            assert!(read.masq_link_local && read.masq_link_local_v6, "{text}");
+            assert_eq!(read.resync, Some(Duration::from_secs(5)), "{text}");
+        }
+        for (keys, counts, ignored) in [
+            (["nonMasqueradeCIDRs", "nonmasqueradecidrs"], "nonMasqueradeCIDRs", "nonmasqueradecidrs"),
+            (["NONMASQUERADECIDRS", "nonMasqueradeCIDRs"], "nonMasqueradeCIDRs", "NONMASQUERADECIDRS"),
+            (["nonmasqueradecidrs", "NonMasqueradeCIDRs"], "nonmasqueradecidrs", "NonMasqueradeCIDRs"),
+        ] {
+            let line = |key: &str| format!("{key}: [{}]\n", if key == counts { "10.0.0.0/8" } else { "11.0.0.0/8" });
+            let merged = merge([("ip-masq-agent", keys.map(line).concat().as_bytes())]);
+            let warning = format!("ip-masq-agent: the key {ignored} is ignored, for {counts} is there too");
+            assert_eq!(merged.warnings, [warning], "{keys:?}");
+            assert_eq!(cidrs(&merged.settings.unwrap()), ["10.0.0.0/8"], "{keys:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_value_at_a_key_that_the_newer_agent_does_not_read_costs_that_key_alone() {
+        for (line, warning) in [
+            ("resyncInterval: often", "resyncInterval: \"often\" is not a duration"),
+            ("resyncInterval: 0s", "resyncInterval: \"0s\" is not a duration"),
+            ("resyncInterval: 60", "resyncInterval: 60 is not a duration"),
+            ("resyncInterval: [60s]", "resyncInterval: [\"60s\"] is not a duration"),
+            ("cidrLimit: many", "cidrLimit: \"many\" is not a number"),
+            ("cidrLimit: -1", "cidrLimit: -1 is not a number"),
+        ] {
+            let merged = merge([("ip-masq-x", format!("{line}\nnonMasqueradeCIDRs: [10.0.0.0/8]").as_bytes())]);
+            assert_eq!(merged.bad, [""; 0], "{line}");
+            let [only] = &merged.warnings[..] else { panic!("{line}: {:?}", merged.warnings) };
+            assert!(only.starts_with("ip-masq-x: ") && only.contains(warning), "{line}: {only}");
+            let read = merged.settings.unwrap();
+            assert_eq!((cidrs(&read), read.resync), (vec!["10.0.0.0/8".to_owned()], None), "{line}");
+        }
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub const INTERVAL: Duration = Duration::from_millis(500);
 /// How often the table is compared with the plan although nobody has told of a change: the ip-masq-agent's own default.
 const RESYNC: Duration = Duration::from_secs(60);
 
+/// The longest that a file can ask for. The clock cannot add what a file can say: its moments end.
+const LONGEST_RESYNC: Duration = Duration::from_hours(24);
+
 /// How long to wait after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -210,8 +213,7 @@ impl Enforcer {
             info!("table inet {TABLE} is as it should be again");
         }
         self.failing = outcome.is_err();
-        let resync = self.agent.as_ref().and_then(|agent| agent.resync).unwrap_or(RESYNC);
-        self.next_check = Instant::now() + if self.failing { RETRY } else { resync };
+        self.next_check = Instant::now() + if self.failing { RETRY } else { resync(self.agent.as_ref()) };
         outcome.map(|_| ())
     }
 
@@ -227,6 +229,10 @@ impl Enforcer {
         self.crowded = crowded;
         self.heard_meanwhile = heard;
     }
+}
+
+fn resync(agent: Option<&AgentSettings>) -> Duration {
+    agent.and_then(|agent| agent.resync).unwrap_or(RESYNC).min(LONGEST_RESYNC)
 }
 
 fn content(
@@ -249,4 +255,18 @@ fn content(
     };
     let planned = plan(&inputs);
     (Content::of(&planned.plan), planned.warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_that_the_clock_cannot_add_is_a_day() {
+        let asked = |resync| super::resync(Some(&AgentSettings { resync, ..AgentSettings::default() }));
+        assert_eq!((super::resync(None), asked(None)), (RESYNC, RESYNC));
+        assert_eq!(asked(Some(Duration::from_secs(5))), Duration::from_secs(5));
+        assert_eq!(asked(Some(Duration::MAX)), LONGEST_RESYNC);
+        assert!(Instant::now().checked_add(LONGEST_RESYNC).is_some());
+    }
 }

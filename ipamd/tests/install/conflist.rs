@@ -210,3 +210,23 @@ fn a_directory_that_cannot_be_written_is_told_and_pods_are_served() {
     fs::remove_file(&host.conf_dir).unwrap();
     host.eventually_has(OURS);
 }
+
+#[test]
+fn a_list_that_takes_addresses_from_us_is_its_author_s_and_in_nobody_s_way() {
+    let host = Host::new();
+    let ptp = r#"{"cniVersion": "1.0.0", "name": "ptp", "type": "ptp", "ipam": {"type": "dotfour-ipam"}}"#;
+    host.put("05-ptp.conf", ptp);
+    // What it would be said behind, had it been somebody else's.
+    host.put("06-azure.conflist", r#"{"plugins": [{"type": "azure-vnet"}]}"#);
+    let daemon = host.start("");
+    host.eventually_has(OURS);
+    eventually("others' are told", || host.node.log().contains("06-azure.conflist sorts before"));
+    daemon.stop();
+    assert!(!host.node.log().contains("05-ptp.conf"), "{}", host.node.log());
+    let mut uninstall = Command::new(DAEMON);
+    uninstall.args(["uninstall", "--config"]).arg(host.config("")).arg("--plugin").arg(plugin());
+    let output = host.node.netns.run(|| uninstall.output().unwrap()).unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(names(&host.conf_dir), ["05-ptp.conf", "06-azure.conflist"]);
+    assert_eq!(fs::read_to_string(host.conf_dir.join("05-ptp.conf")).unwrap(), ptp);
+}

@@ -133,6 +133,14 @@ fn a_read_only_directory_serves_if_the_program_is_in_it_and_is_one_clear_error_o
     fails(sealed("/deeper"), "is not there yet");
     put_program(&bin_dir.join("dotfour"), b"#!/bin/sh\n");
     fails(sealed(""), "another one than this release's");
+    let set = |mode| fs::set_permissions(bin_dir.join("dotfour"), PermissionsExt::from_mode(mode)).unwrap();
+    put_program(&bin_dir.join("dotfour"), &fs::read(plugin()).unwrap());
+    for mode in [0o775, 0o757] {
+        set(mode);
+        fails(sealed(""), "group or others may write to the program there");
+    }
+    set(0o644);
+    fails(sealed(""), "the program there cannot be run");
     for name in ["dotfour", "dotfour-ipam"] {
         put_program(&bin_dir.join(name), &fs::read(plugin()).unwrap());
     }

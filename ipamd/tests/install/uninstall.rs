@@ -1,8 +1,10 @@
 //! What came onto the node goes again, all of it, and nothing of others'.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use dotfour_datapath::Netns;
+use dotfour_ipamd::install::directory::Held;
 use dotfour_protocol::{Add, Call, Reply};
 use rustix::process::Signal;
 
@@ -143,11 +145,79 @@ fn with_force_pods_keep_their_wiring() {
     host.node.add(&key("c1"), "web-1", pod.as_fd()).unwrap();
     daemon.stop();
     host.refused("1 pods are wired still");
-    let output = host.uninstall(&["--force"]);
+    // Repeating it does no harm.
+    for _ in 0..2 {
+        let output = host.uninstall(&["--force"]);
+        let text = said(&output);
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("kept the table inet dotfour, kernel settings and their record for 1 pods"), "{text}");
+        assert_eq!(host.node.pod_links().len(), 1);
+        assert_eq!(host.node.pod_routes().len(), 1);
+        assert_eq!(host.forwarding(), "1", "{text}");
+        assert_eq!(host.tables(), "table inet dotfour\n", "{text}");
+        assert_eq!(names(&host.path("bin")), ["loopback"], "{text}");
+        assert_eq!(names(&host.path("net.d")), [""; 0], "{text}");
+    }
+    drop(pod);
+    eventually("the pod is gone", || host.node.pod_links().is_empty());
+    let output = host.uninstall(&[]);
     assert!(output.status.success(), "{}", said(&output));
-    assert_eq!(host.node.pod_links().len(), 1);
-    assert_eq!(host.node.pod_routes().len(), 1);
-    assert!(!host.path("state").exists());
+    assert_eq!(host.forwarding(), "0");
+    assert_eq!(host.tables(), "");
+    assert!(!host.path("state").exists(), "{:?}", names(&host.path("state")));
+}
+
+#[test]
+fn with_force_pods_of_another_plugin_keep_their_network_and_are_not_forgotten() {
+    let (host, daemon) = Host::new().installed();
+    let add = Add { key: key("c1"), pod: None, started_ns: None, asked: Vec::new(), print: None };
+    assert!(matches!(host.node.call(Call::Assign(add), None), Reply::Assigned(_)));
+    daemon.stop();
+    for _ in 0..2 {
+        let output = host.uninstall(&["--force"]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(host.forwarding(), "1", "{}", said(&output));
+        assert_eq!(host.tables(), "table inet dotfour\n", "{}", said(&output));
+    }
+    let output = host.uninstall(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("1 pods are wired still"), "{}", said(&output));
+}
+
+#[test]
+fn a_directory_that_another_installer_holds_stops_all_before_anything_is_removed() {
+    let (host, daemon) = Host::new().installed();
+    daemon.stop();
+    for name in ["bin", "net.d"] {
+        let held = Held::new(&host.path(name), Duration::from_secs(5)).unwrap();
+        host.refused("another installer has been at work");
+        drop(held);
+    }
+    assert!(host.uninstall(&[]).status.success());
+}
+
+#[test]
+fn links_of_ended_pods_that_the_kernel_does_not_delete_are_not_called_removed() {
+    let (host, daemon) = Host::new().installed();
+    let pod = Netns::create().unwrap();
+    host.node.add(&key("c1"), "web-1", pod.as_fd()).unwrap();
+    daemon.stop();
+    let condemn = format!("ip link set {} group 1145307136", host.node.pod_links()[0].name);
+    let run = |command: &mut Command| host.node.netns.run(|| command.output().unwrap()).unwrap();
+    assert!(run(Command::new("sh").args(["-c", &condemn])).status.success(), "{condemn}");
+    let mut unable = Command::new("setpriv");
+    unable.args(["--bounding-set=-net_admin", DAEMON, "uninstall", "--config"]).arg(&host.config);
+    let output = run(unable.arg("--plugin").arg(plugin()));
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("links of ended pods stay: the kernel has not deleted those of 1 groups"), "{text}");
+    assert!(!text.contains("removed the links"), "{text}");
+    assert!(text.contains("kernel settings stay as settings.json says"), "{text}");
+    let output = host.uninstall(&[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("removed the links of ended pods, in 1 groups"), "{}", said(&output));
+    assert_eq!(host.forwarding(), "0", "the record outlived the failure");
+    assert!(!host.path("state").exists(), "{:?}", names(&host.path("state")));
 }
 
 #[test]

@@ -58,20 +58,31 @@ pub fn run<'a>(
     let (role, environment) = (Role::of(program), Environment::collect(variables));
     // Somebody who runs the plugin by hand is told so, and not waited for.
     let input = if environment.has_command() { stdio::read(stdin) } else { Ok(Vec::new()) };
-    let served = match &input {
-        Ok(input) => {
-            serve(role, &environment, input, started_ns).map_err(|failure| (netconf::version_of(input), failure))
-        }
-        Err(failure) => Err((CniVersion::NEWEST, failure.clone())),
-    };
-    let printed = match &served {
-        Ok(answer) => stdio::write(stdout, answer),
-        Err((version, failure)) => stdio::write(stdout, &result::failed(*version, failure)),
-    };
-    if let (Ok(_), Err(_), Ok(input), Ok(Command::Add)) = (&served, &printed, &input, environment.command()) {
+    let (answer, status) = answer(role, &environment, &input, started_ns);
+    if stdio::write(stdout, &answer).is_ok() {
+        return status;
+    }
+    if let (0, Ok(input), Ok(Command::Add)) = (status, &input, environment.command()) {
         verbs::take_back(role, &environment, input, started_ns);
     }
-    i32::from(served.is_err() || printed.is_err())
+    1
+}
+
+/// What to print, and the exit status.
+fn answer(
+    role: Role,
+    environment: &Environment<'_>,
+    input: &Result<Vec<u8>, Failure>,
+    started_ns: u64,
+) -> (Vec<u8>, i32) {
+    let input = match input {
+        Ok(input) => input,
+        Err(failure) => return (result::failed(CniVersion::NEWEST, failure), 1),
+    };
+    match serve(role, environment, input, started_ns) {
+        Ok(answer) => (answer, 0),
+        Err(failure) => (result::failed(netconf::version_of(input), &failure), 1),
+    }
 }
 
 fn serve(role: Role, environment: &Environment<'_>, input: &[u8], started_ns: u64) -> Result<Vec<u8>, Failure> {

@@ -2,8 +2,9 @@
 //!
 //! In a round everybody adds a pod, then everybody deletes it. Who comes behind whom matters: behind a large program the
 //! caches are cold. So the order changes from round to round until everybody has been behind everybody equally often (a
-//! Williams design), which takes [`whole`] rounds. After each ADD the race waits a moment, and after each DEL until its
-//! link is gone: what a plugin does later, it shall not do in somebody else's time.
+//! Williams design), which takes [`whole`] rounds. After each DEL the race waits until its link is gone: a plugin that
+//! deletes links later shall not do it in somebody else's time. After an ADD nobody waits, for a processor that has slept
+//! takes a tenth of a millisecond longer for any process.
 
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -154,27 +155,28 @@ fn run(
     let mut laps = Laps::default();
     let daemon = || contestant.daemon.map(cpu::of_process).unwrap_or_default();
     let before = daemon();
-    let mut daemon_in_adds = std::time::Duration::ZERO;
+    let (mut before_add, mut daemon_in_adds) = (before, std::time::Duration::ZERO);
     let mut pods = pods.iter();
     let mut attached: Option<(&Pod, Attached)> = None;
     while let Ok(turn) = turns.recv() {
         match turn {
             Turn::Add => {
                 let Some(pod) = pods.next() else { break };
-                let (children, daemon_before) = (cpu::of_children(), daemon());
+                let children = cpu::of_children();
+                before_add = daemon();
                 let (made, sample) = caller.add(pod)?;
                 let own = cpu::of_this_thread();
                 caller.tidy(&made)?;
-                let tidying = cpu::of_this_thread() - own;
-                settle::behind_an_add();
-                let in_daemon = daemon().saturating_sub(daemon_before);
-                daemon_in_adds += in_daemon;
-                let cpu = sample.cpu + tidying + cpu::of_children() - children + in_daemon;
-                laps.add.push(Sample { cpu, ..sample });
+                laps.add.charge(cpu::of_this_thread() - own);
+                laps.add.push(Sample { cpu: sample.cpu + cpu::of_children() - children, ..sample });
                 attached = Some((pod, made));
             }
             Turn::Del => {
                 let Some((pod, made)) = attached.take() else { continue };
+                // What it did behind its answer, while others had their turns, it did for the ADD.
+                let in_daemon = daemon().saturating_sub(before_add);
+                daemon_in_adds += in_daemon;
+                laps.add.charge(in_daemon);
                 let children = cpu::of_children();
                 let sample = caller.del(pod, &made)?;
                 laps.del.push(Sample { cpu: sample.cpu + cpu::of_children() - children, ..sample });

@@ -19,14 +19,6 @@ const LOOK: Duration = Duration::from_millis(3);
 /// What the kernel frees once a namespace's links are gone, and what of a namespace is still held by a process that ends.
 const AFTERMATH: Duration = Duration::from_millis(20);
 
-/// How long a daemon's work behind its answer may take: it counts, writes its log and closes what it was given.
-const BEHIND_AN_ADD: Duration = Duration::from_millis(10);
-
-/// Waits until what a plugin's daemon does behind its answer is over. Everybody's turn has it.
-pub(crate) fn behind_an_add() {
-    sleep(BEHIND_AN_ADD);
-}
-
 /// Waits until a node has no more links than it had.
 pub(crate) fn until_links(contestant: &Contestant, at_most: usize) -> Result<(), RaceError> {
     let started = Instant::now();

@@ -13,8 +13,13 @@ use crate::options::{Options, Other};
 use crate::programs::{GLIBC, NoOp, SMALLEST};
 use crate::stand_in;
 
-/// Pod addresses of the node that Dotfour serves: enough for every pod of the race, with those that rest.
-const DOTFOUR_ADDRESSES: &str = "kind: static\nsubnet: 10.240.0.0/16\naddresses: [10.240.16.4-10.240.47.250]\n";
+/// Pod addresses of a node that Dotfour serves: enough for every pod of the race, with those that rest. Those that talk to another
+/// node need addresses of their own: the table's Dotfour has the first, and the builds of the command line the others, of which a
+/// third shares with the first.
+fn dotfour_addresses(number: usize) -> String {
+    let first = [16, 192, 224].get(number % 3).copied().unwrap_or_default();
+    format!("kind: static\nsubnet: 10.240.0.0/16\naddresses: [10.240.{first}.4-10.240.{}.250]\n", first + 31)
+}
 
 /// What host-local gives out to ptp's pods, and to those of bridge: addresses of the VNet, which can be put on a NIC.
 const PTP_ADDRESSES: [u8; 4] = [10, 240, 64, 0];
@@ -148,9 +153,9 @@ impl<'o> Field<'o> {
             let contestant = field.enter(entry, entry.name)?;
             field.contestants.push(contestant);
         }
-        for (name, directory) in &options.builds {
+        for (number, (name, directory)) in options.builds.iter().enumerate() {
             let node = field.node(name)?;
-            let (network, daemon) = dotfour(&node, directory)?;
+            let (network, daemon) = dotfour(&node, directory, dotfour_addresses(number + 1))?;
             field.contestants.push(Contestant {
                 name: long_lived(name),
                 about: format!("the build in {}, from the command line", directory.display()),
@@ -240,7 +245,7 @@ impl Program {
                 Ok((Network::dotfour(&options.bin_dir, &socket), None))
             }
             Program::Dotfour => {
-                let (network, daemon) = dotfour(node, &options.bin_dir)?;
+                let (network, daemon) = dotfour(node, &options.bin_dir, dotfour_addresses(0))?;
                 Ok((network, Some(daemon)))
             }
             Program::Ptp => {
@@ -269,12 +274,12 @@ impl Program {
 }
 
 /// Dotfour as it is built in a directory, with its daemon running.
-fn dotfour(node: &Node, directory: &Path) -> Result<(Network, Daemon), RaceError> {
+fn dotfour(node: &Node, directory: &Path, source: String) -> Result<(Network, Daemon), RaceError> {
     let ipamd = present(directory, "dotfour-ipamd", MAKE)?;
     present(directory, "dotfour", MAKE)?;
     let mut config = DaemonConfig::new(ipamd);
     config.max_pods = 250;
-    config.source = DOTFOUR_ADDRESSES.to_owned();
+    config.source = source;
     let daemon = node.start_daemon(&config)?;
     Ok((Network::dotfour(directory, &socket_path(node)), daemon))
 }

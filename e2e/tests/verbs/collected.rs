@@ -45,7 +45,7 @@ pub(crate) fn by_age(place: &Place) -> Outcome {
     let gc = |list: &[(&str, &str)]| runtime.enter(|calls| calls.gc(list));
 
     // A list that is none frees nothing.
-    for list in [None, Some(Value::Null), Some(json!({})), Some(json!([{ "containerID": valid.container_id }]))] {
+    for list in [None, Some(json!({})), Some(json!([{ "containerID": valid.container_id }]))] {
         let call = Call::new("GC", "1.1.0", &stage.node);
         let call = list.iter().fold(call, |call, list| call.conf("cni.dev/valid-attachments", list.clone()));
         assert_eq!(call.run()?.cell(), "1 7 invalid-network-config", "{list:?}");
@@ -62,6 +62,8 @@ pub(crate) fn by_age(place: &Place) -> Outcome {
         assert!(began.elapsed() < BURIAL, "the pod that GC ended has its interface still");
         sleep(Duration::from_millis(20));
     }
-    gc(&[])??;
+    // An empty list, as libcni writes one that was never filled.
+    let call = Call::new("GC", "1.1.0", &stage.node).conf("cni.dev/valid-attachments", Value::Null);
+    assert_eq!(call.run()?.cell(), "0 nothing", "null is a list of none");
     stage.agrees(&[all[2]])
 }

@@ -12,7 +12,7 @@ namespaces that are gone at the end. Needs root or user namespaces, nftables, an
 Usage: race [OPTIONS]
 
 Options:
-  --quick            fewer rounds, smaller bursts: a minute in place of seven
+  --quick            fewer rounds, smaller bursts: two minutes in place of nine
   --out DIR          write race.md and race.svg there
   --rounds N         only so many rounds in turn: no bursts, no forwarding, no pods already there
   --bin-dir DIR      where dotfour and dotfour-ipamd are [the directory of this program]

@@ -93,27 +93,22 @@ fn judge_pool(status: &NodeStatus, max_pods: u16, report: &mut Report) {
 fn judge_programs(seen: &Seen, report: &mut Report) {
     let again = format!("run dotfour-ipamd install --cni-bin-dir {}", seen.bin_dir.display());
     for (name, plugin) in &seen.plugins {
-        let path = seen.bin_dir.join(name);
-        match plugin {
-            Plugin::Missing => find(
-                report,
+        let (code, is, effect) = match plugin {
+            Plugin::Missing => (
                 Code::PluginMissing,
-                format!("{} is missing or cannot be run", path.display()),
+                "is missing or cannot be run",
                 "the container runtime can neither add nor delete a pod",
-                again.clone(),
             ),
-            Plugin::Differs => find(
-                report,
-                Code::PluginDiffers,
-                format!("{} is not this release's", path.display()),
-                "neighbouring releases work together, others need not",
-                again.clone(),
-            ),
+            Plugin::Differs => {
+                (Code::PluginDiffers, "is not this release's", "neighbouring releases work together, others need not")
+            }
             Plugin::Unknown(why) => {
                 report.1.push(Unseen { what: "whether the plugin is this release's", why: why.clone() });
+                continue;
             }
-            Plugin::Same => {}
-        }
+            Plugin::Same => continue,
+        };
+        find(report, code, format!("{} {is}", seen.bin_dir.join(name).display()), effect, again.clone());
     }
     for missing in &seen.missing {
         let code = match missing {

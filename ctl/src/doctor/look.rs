@@ -80,7 +80,7 @@ pub(crate) fn look(config: Option<&Path>, plugin: Option<&Path>) -> Seen {
             .map(|value| value.trim() != "0")
             .map_err(|e| e.to_string()),
         chains: forward_drop::find(),
-        old_agent: old_agent::look(),
+        old_agent: old_agent::find(),
         kubernetes: kubernetes::look(),
         config,
         bin_dir,

@@ -122,13 +122,13 @@ impl Ledger {
     pub fn cancel(&self, key: &Arc<AttachmentKey>) -> Ticket {
         let mut inner = self.lock();
         let Some(lease) = inner.pool.cancel(key) else { return Ticket(None) };
-        let resting = lease.addresses.iter().filter_map(|address| match inner.pool.state(address) {
-            Some(State::Cooling { since, .. }) => Some(Record::Cooling { address, since: *since }),
-            _ => None,
-        });
-        let mut records = vec![Record::Cancelled { key: Arc::clone(key) }];
-        records.extend(resting);
-        records.iter().fold(Ticket(None), |_, record| inner.queue(record))
+        let mut ticket = inner.queue(&Record::Cancelled { key: Arc::clone(key) });
+        for address in lease.addresses.iter() {
+            if let Some(&State::Cooling { since, .. }) = inner.pool.state(address) {
+                ticket = inner.queue(&Record::Cooling { address, since });
+            }
+        }
+        ticket
     }
 
     /// Returns once a change is on record, or cannot be.

@@ -203,7 +203,7 @@ impl Pool {
     }
 
     /// Takes an assignment back that nobody has used: its addresses are free at once, and last in the queue. Those that had
-    /// not rested to the end go on resting as they did, behind all others.
+    /// not rested to the end go on resting as they did.
     pub fn cancel(&mut self, key: &AttachmentKey) -> Option<Lease> {
         let Held { lease, slots, mut rested } = self.leases.remove(key)?;
         for slot in slots.into_iter().flatten() {
@@ -384,7 +384,10 @@ impl Pool {
                     queue.push_back(&mut self.slots, slot);
                 }
             }
-            State::Cooling { .. } => self.cooling.push_back(&mut self.slots, slot),
+            State::Cooling { since, .. } => {
+                let released_later = |entry: &Entry| entry.state.was_released_after(*since);
+                self.cooling.insert_before(&mut self.slots, slot, released_later);
+            }
             State::Assigned(_) => self.assigned += 1,
             State::Reserved { .. } => self.reserved += 1,
             State::Releasing => self.releasing += 1,

@@ -73,7 +73,7 @@ impl<T> Slots<T> {
     }
 
     /// All places, vacant ones included.
-    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> + use<T> {
+    pub(super) fn all(&self) -> impl Iterator<Item = Slot> + use<T> {
         (0..self.places.len()).map(Slot::at)
     }
 
@@ -105,13 +105,33 @@ impl Queue {
 
     /// The entry must be in no queue.
     pub(super) fn push_back<T>(&mut self, slots: &mut Slots<T>, slot: Slot) {
-        let before = self.tail.replace(slot);
-        match before.and_then(|tail| slots.links_mut(tail)) {
-            Some(links) => links.behind = Some(slot),
-            None => self.head = Some(slot),
+        self.insert_behind(slots, slot, self.tail);
+    }
+
+    /// Behind all entries but those that are to come after it, which are looked at from the tail. The entry must be in no
+    /// queue.
+    pub(super) fn insert_before<T>(&mut self, slots: &mut Slots<T>, slot: Slot, comes_after: impl Fn(&T) -> bool) {
+        let mut before = self.tail;
+        while let Some(place) = before
+            && slots.get(place).is_some_and(&comes_after)
+        {
+            before = slots.links(place).and_then(|links| links.before);
+        }
+        self.insert_behind(slots, slot, before);
+    }
+
+    /// At the head where there is none `before` it.
+    fn insert_behind<T>(&mut self, slots: &mut Slots<T>, slot: Slot, before: Option<Slot>) {
+        let behind = match before {
+            Some(before) => slots.links_mut(before).and_then(|links| links.behind.replace(slot)),
+            None => self.head.replace(slot),
+        };
+        match behind.and_then(|behind| slots.links_mut(behind)) {
+            Some(links) => links.before = Some(slot),
+            None => self.tail = Some(slot),
         }
         if let Some(links) = slots.links_mut(slot) {
-            *links = Links { before, behind: None };
+            *links = Links { before, behind };
         }
         self.len += 1;
     }

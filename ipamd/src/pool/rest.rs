@@ -24,8 +24,7 @@ pub struct Due {
 }
 
 impl Pool {
-    /// Lets a free address rest, as one released at `since` does. Without effect on any other. To be called in the order
-    /// of the moments.
+    /// Lets a free address rest, as one released at `since` does. Without effect on any other.
     pub fn cool(&mut self, address: IpAddr, since: Moment) {
         if let Some(&slot) = self.by_address.get(&address)
             && self.slots.get(slot).is_some_and(|entry| entry.state == State::Free)

@@ -49,6 +49,11 @@ impl State {
         matches!(self, State::Cooling { since, .. } if since.saturating_add(rest) <= now)
     }
 
+    /// Whether this is an address that was released later than this.
+    pub(super) fn was_released_after(&self, moment: Moment) -> bool {
+        matches!(self, State::Cooling { since, .. } if *since > moment)
+    }
+
     /// Whether this is a resting address whose connections are to be swept now.
     pub(super) fn is_due(&self, rest: Rest, now: Moment) -> bool {
         let State::Cooling { since, swept } = self else { return false };

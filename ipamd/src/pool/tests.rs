@@ -28,6 +28,7 @@ impl Pool {
             .iter()
             .flat_map(|group| group.v4.walk(&self.slots).into_iter().chain(group.v6.walk(&self.slots)))
             .collect();
+        assert!(self.cooling().map(|(_, since)| since).is_sorted(), "the one released first is at the head");
         let cooling: HashSet<Slot> = self.cooling.walk(&self.slots).into_iter().collect();
         for (&address, &slot) in &self.by_address {
             let entry = self.slots.get(slot).expect("an address without an entry");

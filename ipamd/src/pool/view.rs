@@ -24,7 +24,7 @@ impl Pool {
     /// in a row did not have are removed, those in use once they were released and have rested. Addresses in use are never dropped.
     pub fn apply_view(&mut self, view: &[PoolAddress]) -> ViewChange {
         let mut change = ViewChange::default();
-        for slot in self.slots.slots() {
+        for slot in self.slots.all() {
             if let Some(entry) = self.slots.get_mut(slot) {
                 entry.missed_views = entry.missed_views.saturating_add(1);
             }
@@ -44,7 +44,7 @@ impl Pool {
                 entry.missed_views = 0;
             }
         }
-        for slot in self.slots.slots() {
+        for slot in self.slots.all() {
             let Some(entry) = self.slots.get(slot) else { continue };
             if !entry.is_withdrawn() {
                 continue;
@@ -64,7 +64,7 @@ impl Pool {
 
     /// The reserved addresses, in no particular order.
     pub fn reserved(&self) -> impl Iterator<Item = IpAddr> {
-        let entries = self.slots.slots().filter_map(|slot| self.slots.get(slot));
+        let entries = self.slots.all().filter_map(|slot| self.slots.get(slot));
         entries.filter(|entry| matches!(entry.state, State::Reserved { .. })).map(|entry| entry.address)
     }
 
@@ -74,7 +74,7 @@ impl Pool {
     pub fn reserve_exactly(&mut self, used: &[(IpAddr, String)], now: Moment) -> (Vec<(IpAddr, String)>, Vec<IpAddr>) {
         let wanted: Map<IpAddr, &String> = used.iter().map(|(address, reason)| (*address, reason)).collect();
         let mut freed = Vec::new();
-        for slot in self.slots.slots() {
+        for slot in self.slots.all() {
             if let Some(Entry { address, state: State::Reserved { .. }, .. }) = self.slots.get(slot)
                 && !wanted.contains_key(address)
             {

@@ -66,15 +66,8 @@ impl Nft {
     /// The table as it is, without the sets' elements; `None` if there is none. Other tables are not looked at: there may be
     /// tens of thousands of rules in them.
     pub fn outline(&self) -> Result<Option<Outline>, ApplyError> {
-        let (_, output) = self.run(&["-j", "-t", "list", "table", "inet", TABLE], b"")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        if output.status.success() {
-            Ok(Some(Outline::read(&String::from_utf8_lossy(&output.stdout))))
-        } else if said.contains("No such file or directory") {
-            Ok(None)
-        } else {
-            Err(ApplyError::Refused { what: "list table inet dotfour".into(), said: one_line(&said) })
-        }
+        let listing = self.ask(&["-j", "-t", "list", "table", "inet", TABLE])?;
+        Ok(listing.map(|listing| Outline::read(&listing)))
     }
 
     /// Makes the table what `content` says, in one transaction: all of it, or nothing. Returns the id of the process that
@@ -90,27 +83,20 @@ impl Nft {
         Err(ApplyError::Refused { what: "apply the rules".into(), said })
     }
 
-    /// What `nft -j -t list` prints about something of anybody's. It should be small: there may be tens of thousands of rules.
-    pub fn list(&self, what: &[&str]) -> Result<String, ApplyError> {
-        let (_, output) = self.run(&[&["-j", "-t", "list"], what].concat(), b"")?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        let said = one_line(&String::from_utf8_lossy(&output.stderr));
-        Err(ApplyError::Refused { what: format!("list {}", what.join(" ")), said })
+    /// What `nft -j -t list` prints about something of anybody's; `None` if it is not there. It should be small: there may be
+    /// tens of thousands of rules.
+    pub fn list(&self, what: &[&str]) -> Result<Option<String>, ApplyError> {
+        self.ask(&[&["-j", "-t", "list"], what].concat())
     }
 
     /// Removes the table. False if there is none.
     pub fn remove(&self) -> Result<bool, ApplyError> {
-        let (_, output) = self.run(&["delete", "table", "inet", TABLE], b"")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        if output.status.success() {
-            Ok(true)
-        } else if said.contains("No such file or directory") {
-            Ok(false)
-        } else {
-            Err(ApplyError::Refused { what: "delete table inet dotfour".into(), said: one_line(&said) })
-        }
+        Ok(self.ask(&["delete", "table", "inet", TABLE])?.is_some())
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Result<Option<String>, ApplyError> {
+        let (_, output) = self.run(arguments, b"")?;
+        answer(arguments, &output)
     }
 
     fn run(&self, arguments: &[&str], input: &[u8]) -> Result<(u32, Output), ApplyError> {
@@ -138,6 +124,19 @@ impl Nft {
     }
 }
 
+/// What nft printed; `None` if what it was asked about is not there.
+fn answer(arguments: &[&str], output: &Output) -> Result<Option<String>, ApplyError> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))
+    } else if said.contains("No such file or directory") {
+        Ok(None)
+    } else {
+        let words: Vec<&str> = arguments.iter().copied().filter(|word| !word.starts_with('-')).collect();
+        Err(ApplyError::Refused { what: words.join(" "), said: one_line(&said) })
+    }
+}
+
 /// nft repeats its whole input behind an error, which here is JSON in one line.
 fn one_line(said: &str) -> String {
     const MOST: usize = 300;
@@ -151,6 +150,8 @@ fn one_line(said: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     #[test]
@@ -158,6 +159,21 @@ mod tests {
         let nowhere = tempfile::tempdir().unwrap();
         let e = Nft::find_in(nowhere.path().into()).unwrap_err().to_string();
         assert!(e.contains("package nftables") && e.contains(nowhere.path().to_str().unwrap()), "{e}");
+    }
+
+    #[test]
+    fn a_refusal_is_nothing_there_only_if_it_says_so() {
+        let ended = |status, said: &str| Output {
+            status: std::process::ExitStatus::from_raw(status),
+            stdout: b"listing".to_vec(),
+            stderr: said.into(),
+        };
+        let answer = |output| answer(&["-j", "list", "chain", "ip", "nat", "X"], &output);
+        assert_eq!(answer(ended(0, "")).unwrap().as_deref(), Some("listing"));
+        assert_eq!(answer(ended(256, "Error: No such file or directory")).unwrap(), None);
+        let unseen = answer(ended(256, "netlink: Error: cache initialization failed: Operation not permitted"));
+        let unseen = unseen.unwrap_err().to_string();
+        assert!(unseen.contains("list chain ip nat X") && unseen.contains("not permitted"), "{unseen}");
     }
 
     #[test]

@@ -6,12 +6,12 @@
 //! thousands.
 
 use std::fmt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 
 use super::apply::Nft;
-use super::legacy::{Family, has_table};
+use super::legacy::{self, Family, has_table};
 use super::table::TABLE;
 use crate::errors::with_source;
 use crate::wiring::names::LINK_PREFIX;
@@ -64,7 +64,8 @@ pub fn find() -> Found {
         if !has_table(family, "filter") {
             continue;
         }
-        match forward_chain(program).map(|listing| judge_iptables(&listing)) {
+        let listing = legacy::list(program, "filter", "FORWARD", Stdio::piped());
+        match listing.map(|listing| judge_iptables(&listing?)) {
             Ok(Some(verdict)) => {
                 found.chains.push(Chain { table: program.to_owned(), chain: "FORWARD".to_owned(), verdict });
             }
@@ -76,23 +77,13 @@ pub fn find() -> Found {
 }
 
 fn find_nft(nft: &Nft, found: &mut Found) {
-    let mut list = |what: &[&str]| nft.list(what).map_err(|e| found.unread.push(with_source(&e))).ok();
+    // One that is gone meanwhile drops nothing.
+    let mut list = |what: &[&str]| nft.list(what).map_err(|e| found.unread.push(with_source(&e))).ok().flatten();
     for [family, table, name] in list(&["chains"]).map(|listing| dropping(&listing)).unwrap_or_default() {
         if let Some(listing) = list(&["chain", &family, &table, &name]) {
             let verdict = judge_nft(&listing);
             found.chains.push(Chain { table: format!("{family} {table}"), chain: name, verdict });
         }
-    }
-}
-
-fn forward_chain(program: &str) -> Result<String, String> {
-    let mut command = Command::new(program);
-    command.args(["-w", "5", "-t", "filter", "-S", "FORWARD"]).stdin(Stdio::null());
-    let output = command.output().map_err(|e| format!("{program} cannot be run: {e}"))?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
     }
 }
 

@@ -102,14 +102,17 @@ impl Drop for Rules {
 fn watch(enforcer: &Mutex<Enforcer>, stop: &OwnedFd) {
     let Some(events) = lock(enforcer).events() else { return };
     // Here and not at the start, which nobody should wait longer for.
-    let found = old_agent::find();
-    if !found.is_empty() {
+    let old_agent::Found { kinds, unread } = old_agent::find();
+    if !kinds.is_empty() {
         warn!(
             "{} has a chain {} of the ip-masq-agent, which goes on masquerading by its own list; \
              stop the agent and remove the chain",
-            found.join(" and "),
+            kinds.join(" and "),
             old_agent::CHAIN
         );
+    }
+    for why in unread {
+        warn!("cannot see whether the ip-masq-agent's chain {} is there still: {why}", old_agent::CHAIN);
     }
     let forward_drop::Found { chains, unread } = forward_drop::find();
     for chain in chains.iter().filter(|chain| chain.verdict != Verdict::Accepts) {

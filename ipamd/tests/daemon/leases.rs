@@ -375,12 +375,17 @@ fn a_pod_whose_link_does_not_say_so_any_more_keeps_its_address() {
     assert_eq!(node.add(&key("c3"), "web-3", pods[2].as_fd()).unwrap_err().cause, "pool-exhausted");
 }
 
-#[test]
-fn an_address_whose_other_use_ended_while_nobody_looked_rests() {
-    let node = Node::new();
+/// Has 10.240.0.5, behind the link `azvold`, as azure-vnet leaves its pods.
+fn add_somebody_else_s_pod(node: &Node) {
     ip(&node.netns, "link add azvold type veth peer name oldpod");
     ip(&node.netns, "link set azvold up");
     ip(&node.netns, "route add 10.240.0.5/32 dev azvold proto static");
+}
+
+#[test]
+fn an_address_whose_other_use_ended_while_nobody_looked_rests() {
+    let node = Node::new();
+    add_somebody_else_s_pod(&node);
     let source = "source: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5]}";
     let config = node.config(&format!("cooldown: 10m\ncooldownFloor: 10m\n{source}\n"));
     for _ in 0..2 {
@@ -396,10 +401,7 @@ fn an_address_whose_other_use_ended_while_nobody_looked_rests() {
 #[test]
 fn an_address_routed_to_somebody_else_s_pod_is_reserved_until_that_pod_is_gone() {
     let node = Node::new();
-    // As azure-vnet leaves its pods.
-    ip(&node.netns, "link add azvold type veth peer name oldpod");
-    ip(&node.netns, "link set azvold up");
-    ip(&node.netns, "route add 10.240.0.5/32 dev azvold proto static");
+    add_somebody_else_s_pod(&node);
     let source = "source: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5-10.240.0.6], refresh: 50ms}";
     let config = node.config(&format!("cooldown: 1s\n{source}\n"));
     let daemon = node.start(&config);

@@ -167,12 +167,18 @@ fn with_force_pods_keep_their_wiring() {
     assert!(!host.path("state").exists(), "{:?}", names(&host.path("state")));
 }
 
-#[test]
-fn with_force_pods_of_another_plugin_keep_their_network_and_are_not_forgotten() {
+/// A host without its daemon, where another plugin has wired the pod c1.
+fn with_another_plugin_s_pod() -> Host {
     let (host, daemon) = Host::new().installed();
     let add = Add { key: key("c1"), pod: None, started_ns: None, asked: Vec::new(), print: None };
     assert!(matches!(host.node.call(Call::Assign(add), None), Reply::Assigned(_)));
     daemon.stop();
+    host
+}
+
+#[test]
+fn with_force_pods_of_another_plugin_keep_their_network_and_are_not_forgotten() {
+    let host = with_another_plugin_s_pod();
     for _ in 0..2 {
         let output = host.uninstall(&["--force"]);
         assert!(output.status.success(), "{}", said(&output));
@@ -243,10 +249,7 @@ fn what_cannot_be_removed_is_named_and_the_rest_goes() {
 
 #[test]
 fn pods_that_another_plugin_has_wired_keep_the_program_that_their_del_needs() {
-    let (host, daemon) = Host::new().installed();
-    let add = Add { key: key("c1"), pod: None, started_ns: None, asked: Vec::new(), print: None };
-    assert!(matches!(host.node.call(Call::Assign(add), None), Reply::Assigned(_)));
-    daemon.stop();
+    let host = with_another_plugin_s_pod();
     host.refused("1 pods are wired still");
     let daemon = host.node.start(&host.config);
     host.node.del(&key("c1"));

@@ -42,7 +42,7 @@ impl Model {
                     let (since, address, at) = self.cooling.remove(place).unwrap();
                     (address, Some((since, at)))
                 }
-                None if self.cooling.iter().any(|(since, ..)| *since + FLOOR <= now) => return Given::Unswept,
+                None if self.cooling.front().is_some_and(|(since, ..)| *since + FLOOR <= now) => return Given::Unswept,
                 None => return Given::Nothing,
             },
         };
@@ -151,7 +151,10 @@ proptest! {
                     let expected = model.assigned.remove(&key(n));
                     prop_assert_eq!(cancelled, expected.map(|(_, address, _)| address));
                     match expected {
-                        Some((_, address, Some((since, swept)))) => model.cooling.push_back((since, address, swept)),
+                        Some((_, address, Some((since, swept)))) => {
+                            let place = model.cooling.partition_point(|(other, ..)| *other <= since);
+                            model.cooling.insert(place, (since, address, swept));
+                        }
                         Some((_, address, None)) => model.free.push_back(address),
                         None => {}
                     }

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -56,7 +57,7 @@ fn recover_leases(c: &mut Criterion) {
             .leases()
             .zip(0x4000_0000..)
             .map(|((key, lease), index)| {
-                let tag = Tag { key: (**key).clone(), addresses: lease.addresses };
+                let tag = Tag { key: Arc::clone(key), addresses: lease.addresses };
                 Link { index, name: format!("azv{index:x}"), alias: tag.to_alias(), ..Link::default() }
             })
             .collect();

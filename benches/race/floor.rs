@@ -77,7 +77,7 @@ impl<'s> Kernel<'s> {
             ifname: pod.ifname.clone(),
         };
         let host_link = keyed_host_link(&key);
-        let plan = PodPlan { tag: Tag { key, addresses }, host_link, nic: &self.nic, group: 0 };
+        let plan = PodPlan { tag: Tag { key: Arc::new(key), addresses }, host_link, nic: &self.nic, group: 0 };
         let (wired, sample) = timed(|| self.wirer.wire(&plan, netns.as_fd(), &Phases::accepted(), |_, _| {}));
         Ok((WiredPod { addresses, link: wired?.link }, sample))
     }

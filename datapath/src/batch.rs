@@ -15,10 +15,10 @@ use rustix::io::Errno;
 pub(crate) const PART: usize = 64;
 
 /// Requests to be sent together, each with the name of its step for error messages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batch {
     pub(crate) bytes: Vec<u8>,
-    steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
 }
 
 /// One request of a batch, as its answer is judged.
@@ -31,10 +31,30 @@ pub(crate) struct Step {
     pub(crate) starts_at: usize,
 }
 
+impl Default for Batch {
+    fn default() -> Self {
+        Batch::new()
+    }
+}
+
+/// Room for as much as a pod's end needs, in bytes and in requests.
+const USUAL: (usize, usize) = (1024, 8);
+
 impl Batch {
     /// An empty batch.
     pub fn new() -> Self {
-        Batch { bytes: Vec::with_capacity(1024), steps: Vec::with_capacity(8) }
+        let (bytes, steps) = USUAL;
+        Batch { bytes: Vec::with_capacity(bytes), steps: Vec::with_capacity(steps) }
+    }
+
+    /// This batch, empty, with the room it has if that is a usual one's.
+    pub(crate) fn emptied(mut self) -> Self {
+        let (bytes, steps) = USUAL;
+        self.bytes.clear();
+        self.steps.clear();
+        self.bytes.shrink_to(2 * bytes);
+        self.steps.shrink_to(2 * steps);
+        self
     }
 
     /// Adds a request. `step` says in an operator's words what it does ("add the host route"). `flags` come on top of
@@ -108,9 +128,9 @@ impl Batch {
         self.steps.is_empty()
     }
 
-    /// The bytes to send, numbered from `first`, with an acknowledgement asked for the last request of each [`PART`] only: errors
-    /// are answered anyway, and each acknowledgement spared is a socket buffer spared.
-    pub(crate) fn into_bytes(mut self, first: u32) -> (Vec<u8>, Vec<Step>) {
+    /// Makes it ready to be sent: its requests are numbered from `first`, with an acknowledgement asked for the last of each [`PART`]
+    /// only: errors are answered anyway, and each acknowledgement spared is a socket buffer spared.
+    pub(crate) fn number(&mut self, first: u32) {
         const FLAGS_OFFSET: usize = 6;
         const SEQUENCE_OFFSET: usize = 8;
         for (sequence, step) in (0..).map(|place| first.wrapping_add(place)).zip(&self.steps) {
@@ -127,7 +147,6 @@ impl Batch {
                 [*low, *high] = with_ack.to_ne_bytes();
             }
         }
-        (self.bytes, self.steps)
     }
 }
 

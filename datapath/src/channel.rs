@@ -18,11 +18,20 @@ const RECEIVE_BUFFER: usize = 32 * 1024;
 #[derive(Debug)]
 pub(crate) struct Channel {
     fd: OwnedFd,
-    /// Holds the datagram that is being read. Never zeroed: most are an acknowledgement, and a pod's socket reads one or two.
-    buffer: Vec<u8>,
+    memory: Memory,
     /// The sequence number of the next request. Never used twice in a while: what a conversation that was broken off left
     /// in the socket is nobody's answer.
     next: u32,
+}
+
+/// What a socket works with beside its descriptor. From one that is used once, the next can take it over.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Holds the datagram that is being read. Never zeroed: most are an acknowledgement, and a pod's socket reads one or two. It
+    /// is given room with the first datagram.
+    received: Vec<u8>,
+    /// The batch that was sent last, emptied.
+    batch: Option<Batch>,
 }
 
 impl Channel {
@@ -30,7 +39,25 @@ impl Channel {
     pub(crate) fn open(protocol: Option<Protocol>) -> Result<Self, Errno> {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         // 0 would look like a notification.
-        Ok(Channel { fd, buffer: Vec::with_capacity(RECEIVE_BUFFER), next: 1 })
+        Ok(Channel { fd, memory: Memory::default(), next: 1 })
+    }
+
+    /// Exchanges its memory for another's.
+    pub(crate) fn swap_memory(&mut self, other: &mut Memory) {
+        std::mem::swap(&mut self.memory, other);
+    }
+
+    /// An empty batch, in the memory of the one before.
+    pub(crate) fn batch(&mut self) -> Batch {
+        self.memory.batch.take().unwrap_or_default()
+    }
+
+    /// Receives a datagram in place of the one before.
+    fn receive(&mut self, flags: RecvFlags) -> Result<(), Errno> {
+        let Memory { received, .. } = &mut self.memory;
+        received.clear();
+        received.reserve(RECEIVE_BUFFER);
+        recv(&self.fd, spare_capacity(received), flags).map(|_| ())
     }
 
     /// Sends the requests of a batch, hands over each object that comes, and waits until the kernel has carried out or refused
@@ -41,12 +68,23 @@ impl Channel {
     /// dumped has changed meanwhile. Or the socket failed; then the parts behind have not been sent.
     pub(crate) fn converse(
         &mut self,
-        batch: Batch,
+        mut batch: Batch,
+        each_object: impl FnMut(&Object<'_>) -> Result<(), DecodeError>,
+    ) -> Result<(), KernelError> {
+        let first = self.next;
+        batch.number(first);
+        self.next = first.wrapping_add(u32::try_from(batch.len()).unwrap_or(u32::MAX)).max(1);
+        let outcome = self.converse_in_parts(first, &batch, each_object);
+        self.memory.batch = Some(batch.emptied());
+        outcome
+    }
+
+    fn converse_in_parts(
+        &mut self,
+        mut first: u32,
+        Batch { bytes, steps }: &Batch,
         mut each_object: impl FnMut(&Object<'_>) -> Result<(), DecodeError>,
     ) -> Result<(), KernelError> {
-        let mut first = self.next;
-        let (bytes, steps) = batch.into_bytes(first);
-        self.next = first.wrapping_add(u32::try_from(steps.len()).unwrap_or(u32::MAX)).max(1);
         let mut refused = None;
         let mut unsent = steps.as_slice();
         while let Some(begin) = unsent.first() {
@@ -88,10 +126,8 @@ impl Channel {
         let ends_with_object = steps.last().is_some_and(|last| last.answered_by_object);
         let (mut first_error, mut interrupted) = (None, false);
         loop {
-            self.buffer.clear();
-            rustix::io::retry_on_intr(|| recv(&self.fd, spare_capacity(&mut self.buffer), RecvFlags::empty()))
-                .map_err(failed)?;
-            for answer in answers(&self.buffer) {
+            rustix::io::retry_on_intr(|| self.receive(RecvFlags::empty())).map_err(failed)?;
+            for answer in answers(&self.memory.received) {
                 let said = answer.map_err(unreadable)?;
                 let Some(place) = place(said.sequence) else { continue };
                 interrupted |= said.interrupted;
@@ -123,9 +159,8 @@ impl Channel {
     /// wait for its own for ever; a dump that was not read to its end keeps the next one from beginning.
     fn forget_answers(&mut self) {
         loop {
-            self.buffer.clear();
-            match recv(&self.fd, spare_capacity(&mut self.buffer), RecvFlags::DONTWAIT) {
-                Ok(_) | Err(Errno::INTR) => {}
+            match self.receive(RecvFlags::DONTWAIT) {
+                Ok(()) | Err(Errno::INTR) => {}
                 Err(_) => return,
             }
         }
@@ -168,8 +203,9 @@ mod tests {
     #[test]
     fn a_socket_that_was_too_full_once_fails_and_is_of_use_again() {
         let mut channel = Channel::open(None).unwrap();
-        let (bytes, steps) = refused_requests().into_bytes(channel.next);
-        let overrun = channel.converse_at_once(1, &bytes, &steps, &mut |_| Ok(())).unwrap_err();
+        let mut batch = refused_requests();
+        batch.number(channel.next);
+        let overrun = channel.converse_at_once(1, &batch.bytes, &batch.steps, &mut |_| Ok(())).unwrap_err();
         channel.forget_answers();
         assert!(
             matches!(&overrun, KernelError::Socket { source, .. } if source.raw_os_error() == Some(105)),

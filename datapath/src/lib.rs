@@ -22,6 +22,7 @@ pub mod rule;
 pub mod socket;
 
 pub use batch::Batch;
+pub use channel::Memory;
 pub use conntrack::Conntrack;
 pub use departures::{Departure, Departures};
 pub use mac::Mac;

@@ -23,6 +23,7 @@ const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
+const IFLA_TARGET_NETNSID: u16 = 46;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
@@ -214,6 +215,16 @@ impl Batch {
     /// changed. To be the last request of a batch.
     pub fn get_link(&mut self, step: &'static str, link: LinkId<'_>) {
         link_request(self, step, Kind::GetLink, link, None).number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        self.answered_by_object();
+    }
+
+    /// [`Batch::get_link`], of a link in another namespace: the one that the socket's own knows by the number `netnsid`. A number
+    /// that it does not know is refused with `EINVAL`, a name that is not there with `ENODEV`.
+    pub fn get_link_across(&mut self, step: &'static str, netnsid: u32, name: &str) {
+        let mut request = link_request(self, step, Kind::GetLink, LinkId::Name(name), None);
+        request.number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        request.number(IFLA_TARGET_NETNSID, netnsid);
+        drop(request);
         self.answered_by_object();
     }
 }

@@ -1,6 +1,6 @@
 //! Ethernet addresses.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::str::FromStr;
 
 /// An Ethernet (MAC-48) address. Printed as lower-case hex with colons, as `ip link` does.
@@ -14,16 +14,15 @@ pub struct ParseMacError(String);
 
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-        for (place, octet) in self.0.into_iter().enumerate() {
-            if place > 0 {
-                f.write_char(':')?;
-            }
-            for digit in [octet >> 4, octet & 0xf] {
-                f.write_char(DIGITS.get(usize::from(digit)).copied().unwrap_or_default())?;
+        const DIGITS: [u8; 16] = *b"0123456789abcdef";
+        let mut text = [b':'; 17];
+        for (place, octet) in text.chunks_mut(3).zip(self.0) {
+            for (character, digit) in place.iter_mut().zip([octet >> 4, octet & 0xf]) {
+                *character = DIGITS.get(usize::from(digit)).copied().unwrap_or_default();
             }
         }
-        Ok(())
+        // In one piece, so that a string made of it is as long from the start. It is ASCII.
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

@@ -10,7 +10,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 
 use crate::batch::Batch;
-use crate::channel::Channel;
+use crate::channel::{Channel, Memory};
 
 /// How often to ask for all objects of a kind that are changed all the time.
 const DUMPS: usize = 8;
@@ -62,6 +62,16 @@ impl Socket {
     /// Opens a socket in the calling thread's network namespace.
     pub fn open() -> io::Result<Self> {
         Ok(Socket(Channel::open(None)?))
+    }
+
+    /// Exchanges the socket's memory for another's, so that sockets which are used once each share one.
+    pub fn swap_memory(&mut self, other: &mut Memory) {
+        self.0.swap_memory(other);
+    }
+
+    /// An empty batch, in the memory of the one that was sent last.
+    pub fn batch(&mut self) -> Batch {
+        self.0.batch()
     }
 
     /// Sends all requests of a batch at once and waits until the kernel has carried out or refused each. Objects that come

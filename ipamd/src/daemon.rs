@@ -292,7 +292,7 @@ fn pod_networks(report: &NicView, pool: &Pool) -> Vec<IpNet> {
 /// Puts the host links of the pods that live into the groups that the configuration asks for by now.
 fn regroup(pool: &Pool, served: &Served, view: &NodeView, indices: &Arc<LinkIndices>) -> Result<(), StartError> {
     let groups: HashMap<u32, u32> = view.links.iter().map(|link| (link.index, link.group)).collect();
-    let leases = pool.leases().filter_map(|(key, lease)| Some((key, lease.link.as_ref()?, lease.pod.as_ref())));
+    let leases = pool.leases().filter_map(|(key, lease)| Some((key, lease.link.as_ref()?, lease.pod.as_deref())));
     let wrong: Vec<_> = leases
         .map(|(key, link, pod)| (key, link, served.group_of(pod)))
         // A group that is neither is somebody else's, and means nothing here.

@@ -28,6 +28,7 @@ unsafe extern "C" fn _start() -> ! {
 /// `stack` is the stack pointer as the kernel left it.
 unsafe extern "C" fn main(stack: *const usize) -> ! {
     let started_ns = system::monotonic_ns();
+    crate::code::prefetch();
     crate::ARENA.touch();
     system::ignore_sigpipe();
     // SAFETY: the first word is the number of arguments; they follow, a NULL, and then the environment.

@@ -9,6 +9,7 @@
 #![no_builtins]
 
 mod arena;
+mod code;
 mod entry;
 mod memory;
 mod system;

@@ -31,7 +31,12 @@ fn is(message: RouteNetlinkMessage, flags: u16, write: impl FnOnce(&mut Batch)) 
     expected.push(STEP, message, flags);
     write(&mut written);
     assert_eq!(written.len(), 1);
-    assert_eq!(written.into_bytes(7).0, expected.into_bytes(7).0);
+    assert_eq!(numbered(written).bytes, numbered(expected).bytes);
+}
+
+fn numbered(mut batch: Batch) -> Batch {
+    batch.number(7);
+    batch
 }
 
 fn name() -> impl Strategy<Value = String> {
@@ -266,8 +271,22 @@ fn a_link_is_asked_for_as_the_crate_would_have_it() {
         expected.answered_by_object();
         let mut written = Batch::new();
         written.get_link(STEP, id);
-        assert_eq!(written.into_bytes(1).0, expected.into_bytes(1).0);
+        assert_eq!(numbered(written).bytes, numbered(expected).bytes);
     }
+}
+
+#[test]
+fn a_link_of_another_namespace_is_asked_for_as_the_crate_would_have_it() {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName("azv1".to_owned()));
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message.attributes.push(LinkAttribute::IfNetnsId(3));
+    let mut expected = Batch::new();
+    expected.push(STEP, RouteNetlinkMessage::GetLink(message), 0);
+    expected.answered_by_object();
+    let mut written = Batch::new();
+    written.get_link_across(STEP, 3, "azv1");
+    assert_eq!(numbered(written).bytes, numbered(expected).bytes);
 }
 
 #[test]
@@ -276,7 +295,7 @@ fn requests_behind_one_another_are_each_as_long_as_they_say() {
     batch.get_link(STEP, LinkId::Name("eth0"));
     batch.set_neighbour(STEP, 3, [10, 0, 0, 1].into(), Mac([1; 6]));
     batch.delete_link(STEP, LinkId::Index(3));
-    let (bytes, steps) = batch.into_bytes(1);
+    let Batch { bytes, steps } = numbered(batch);
     let (mut rest, mut count) = (&bytes[..], 0);
     while let Some((length, _)) = rest.split_first_chunk::<4>() {
         rest = &rest[usize::try_from(u32::from_ne_bytes(*length)).unwrap()..];

@@ -38,7 +38,7 @@ pub(crate) fn of_add() -> Result<u64, Failure> {
 /// What the daemon does for an ADD without asking the kernel.
 fn serve(ledger: &Ledger, message: &[u8]) -> Result<(), Failure> {
     let Call::Add(add) = decode_request(message)?.call else { return Err("not an ADD".into()) };
-    let (key, pod) = (Arc::new(add.key), add.pod);
+    let (key, pod) = (Arc::new(add.key), add.pod.map(Arc::new));
     let asked = PodAddresses::default();
     let wish =
         Wish { key: &key, pod, families: Families::V4, asked, started: Duration::from_nanos(1), delegated: false };

@@ -27,7 +27,7 @@ pub(crate) struct Moves {
 }
 
 pub(crate) fn make_no_difference(place: &Place, moves: &Moves) -> Outcome {
-    let vnet = vnet(place, "moved")?;
+    let vnet = vnet(place, &format!("moved-{}", moves.pods))?;
     let hosts = [host(&vnet, 0)?, host(&vnet, 1)?];
     // The moving address is theirs in turn; each has its sender's.
     let mut senders = Vec::new();

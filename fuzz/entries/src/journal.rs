@@ -113,7 +113,7 @@ fn recover(remembered: &Remembered) {
 fn links(replayed: &Replayed) -> Vec<Link> {
     let alive: BTreeMap<_, _> =
         replayed.leases.iter().filter(|(key, _)| key.container_id.bytes().next_back().unwrap_or(0) % 2 == 1).collect();
-    let tags = alive.into_iter().map(|(key, lease)| Tag { key: (**key).clone(), addresses: lease.addresses });
+    let tags = alive.into_iter().map(|(key, lease)| Tag { key: Arc::clone(key), addresses: lease.addresses });
     let named = (0x4000_0000..).zip(tags).map(|(index, tag)| Link {
         index,
         name: keyed_host_link(&tag.key),

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use dotfour_ipamd::pool::PodAddresses;
 use dotfour_ipamd::verbs::result as daemon;
@@ -104,7 +105,7 @@ pub fn plugin_environment(data: &[u8]) -> bool {
             AttachmentKey { network: "azure".into(), container_id: add.container_id.into(), ifname: add.ifname.into() };
         assert!(!key.container_id.is_empty() && key.container_id.is_ascii(), "{key}");
         assert!((1..=15).contains(&key.ifname.len()) && !key.ifname.contains(['/', ':', '%', ' ', '\n']), "{key}");
-        let tag = Tag { key: key.clone(), addresses: PodAddresses::from(IpAddr::from([10, 240, 0, 5])) };
+        let tag = Tag { key: Arc::new(key.clone()), addresses: PodAddresses::from(IpAddr::from([10, 240, 0, 5])) };
         assert_eq!(tag.to_string().parse(), Ok(tag));
         let print = Some(ResultFormat { version: CniVersion::NEWEST, sandbox: Some(add.netns.into()) });
         let (pod, started_ns) = (add.pod.clone(), Some(1));

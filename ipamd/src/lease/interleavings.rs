@@ -179,7 +179,7 @@ impl World {
             Job::Gc { key, .. } => self.del(key, listed, step),
             Job::Die { key } => {
                 let name = super::interleavings::key(key);
-                self.links.retain(|_, tag| tag.key != *name);
+                self.links.retain(|_, tag| *tag.key != *name);
                 Step::Done
             }
             Job::Collect => {
@@ -256,14 +256,14 @@ impl World {
                 for address in addresses.iter() {
                     self.connections.entry(address).or_default().insert(Arc::clone(&key));
                 }
-                self.links.insert(self.next_index, Tag { key: AttachmentKey::clone(&key), addresses });
+                self.links.insert(self.next_index, Tag { key: Arc::clone(&key), addresses });
                 self.actors[number].given = Some(addresses);
                 self.next_index += 1;
                 Step::Note
             }
             Step::Note => {
                 // The newest link with the key; if its namespace died meanwhile, the index it had.
-                let index = self.links.iter().rev().find(|(_, tag)| tag.key == *key).map_or(0, |(index, _)| *index);
+                let index = self.links.iter().rev().find(|(_, tag)| *tag.key == *key).map_or(0, |(index, _)| *index);
                 self.pool.set_link(&key, HostLink { index, name: String::new() });
                 self.actors[number].answered = true;
                 self.gate.remove(&n);
@@ -327,7 +327,7 @@ impl World {
                 }
             },
             Step::Kernel => {
-                self.links.retain(|_, tag| tag.key != *key);
+                self.links.retain(|_, tag| *tag.key != *key);
                 Step::Note
             }
             Step::Note => {
@@ -388,7 +388,7 @@ impl World {
                 assert!(seen.insert(address), "{address} is on two links: {self:#?}");
                 let free: Vec<IpAddr> = self.pool.free().chain(self.pool.cooling().map(|(a, _)| a)).collect();
                 assert!(!free.contains(&address), "{address} is on a link and may be lent: {self:#?}");
-                let others = self.connections.get(&address).into_iter().flatten().any(|key| **key != tag.key);
+                let others = self.connections.get(&address).into_iter().flatten().any(|key| *key != tag.key);
                 assert!(!others, "{address} has connections of a pod before: {self:#?}");
             }
         }

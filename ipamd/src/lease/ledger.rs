@@ -14,6 +14,9 @@ use super::record::Record;
 use crate::errors::with_source;
 use crate::pool::{Adoption, Assignment, Covered, Lease, Moment, Pool, State, Wish};
 
+/// Memory for queued records is kept for the next ones up to here, in bytes: enough for those of some ten calls.
+const MOST_KEPT: usize = 4096;
+
 /// The pool, with its journal.
 #[derive(Debug)]
 pub struct Ledger {
@@ -68,14 +71,14 @@ impl Ledger {
     pub fn assign(&self, wish: Wish<'_>, now: Moment) -> (Assignment, Ticket) {
         let mut inner = self.lock();
         let (key, pod, started, delegated) = (Arc::clone(wish.key), wish.pod.clone(), wish.started, wish.delegated);
-        let before = inner.pool.lease(&key).map(|lease| lease.started);
         let assignment = inner.pool.assign(wish, now);
         let ticket = match &assignment {
             Assignment::New(addresses) => {
                 let addresses = addresses.iter().collect();
                 inner.queue(&Record::Assigned { key, pod, addresses, started, delegated })
             }
-            Assignment::Existing(lease) if before < Some(lease.started) => inner.queue(&assigned(&key, lease)),
+            // The lease is this ADD's from now on.
+            Assignment::Existing(lease) if lease.started == started => inner.queue(&assigned(&key, lease)),
             _ => Ticket(None),
         };
         (assignment, ticket)
@@ -158,7 +161,7 @@ impl Ledger {
     /// Takes all that is queued to the file, without the lock.
     fn write<'l>(&'l self, mut inner: MutexGuard<'l, Inner>, mut journal: Journal) -> MutexGuard<'l, Inner> {
         let batch = std::mem::take(&mut inner.batch);
-        let queued = std::mem::take(&mut inner.queue);
+        let mut queued = std::mem::take(&mut inner.queue);
         // A snapshot has the effect of all that is queued.
         let rewrite = std::mem::take(&mut inner.rewrite) || journal.wants_rewrite();
         let snapshot = rewrite.then(|| snapshot(&inner.pool));
@@ -174,6 +177,10 @@ impl Ledger {
         let _ = batch.outcome.set(outcome.map_err(|_| NotRecorded));
         let mut inner = self.lock();
         inner.journal = Some(journal);
+        if inner.queue.capacity() == 0 && queued.capacity() <= MOST_KEPT {
+            queued.clear();
+            inner.queue = queued;
+        }
         if inner.waiting > 0 {
             self.written.notify_all();
         }

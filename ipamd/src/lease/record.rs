@@ -46,7 +46,7 @@ pub enum Record {
         key: Arc<AttachmentKey>,
         /// The pod's name.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pod: Option<PodName>,
+        pod: Option<Arc<PodName>>,
         /// The addresses.
         addresses: Vec<IpAddr>,
         /// When its ADD was started.
@@ -218,7 +218,7 @@ mod tests {
             Record::Header { schema: 1, oldest_reader: 1, boot_id: "b".into(), machine_id: String::new() },
             Record::Assigned {
                 key: key(1),
-                pod: Some(PodName { namespace: "default".into(), name: "web-0".into() }),
+                pod: Some(Arc::new(PodName { namespace: "default".into(), name: "web-0".into() })),
                 addresses: vec!["10.240.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
                 started: Duration::from_nanos(1_234_567_890_123),
                 delegated: false,
@@ -252,7 +252,7 @@ mod tests {
             delegated: bool,
         ) {
             let [network, container_id, ifname, name] = names;
-            let pod = named.then(|| PodName { namespace: name.clone(), name });
+            let pod = named.then(|| Arc::new(PodName { namespace: name.clone(), name }));
             let key = Arc::new(AttachmentKey { network, container_id, ifname });
             for record in [
                 Record::Assigned { key: key.clone(), pod, addresses, started: moment, delegated },
@@ -343,7 +343,7 @@ mod tests {
         let ended = Record::Ended { key: key(MAX_MESSAGE), at: Duration::MAX };
         let assigned = Record::Assigned {
             key: key(MAX_MESSAGE / 2),
-            pod: Some(PodName { namespace: "default".into(), name: longest(MAX_MESSAGE / 2) }),
+            pod: Some(Arc::new(PodName { namespace: "default".into(), name: longest(MAX_MESSAGE / 2) })),
             addresses: vec![
                 "255.255.255.255".parse().unwrap(),
                 "fd00:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(),

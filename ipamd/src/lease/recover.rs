@@ -112,7 +112,7 @@ pub fn restore(pool: &mut Pool, found: &Found, remembered: &Remembered, nic: u32
     let mut restored = Restored::default();
     let mut journal = replay(&remembered.records);
     for (tag, link) in &found.pods {
-        let key = Arc::new(tag.key.clone());
+        let key = Arc::clone(&tag.key);
         // What the journal says of the key counts only if it means the same addresses.
         let (pod, started) = match journal.leases.remove(&key) {
             Some(lease) if lease.addresses == tag.addresses => (lease.pod, lease.started),

@@ -104,6 +104,12 @@ impl Phases {
         self.took.get(phase as usize).and_then(Cell::get)
     }
 
+    /// How long a caller has waited until its call's turn came: [`Phase::Dial`] and [`Phase::Queue`]. `None` where one of them is not
+    /// known, or not over.
+    pub fn waited(&self) -> Option<Duration> {
+        Some(self.took(Phase::Dial)?.saturating_add(self.took(Phase::Queue)?))
+    }
+
     /// All phases together: from the plugin's start, where that is known, to the end of the reply.
     pub fn total(&self) -> Duration {
         self.took.iter().filter_map(Cell::get).sum()
@@ -143,6 +149,7 @@ mod tests {
         phases.enter_at(Phase::Reply, ms(1015));
         let took = Phase::ALL.map(|phase| phases.took(phase));
         assert_eq!(took, [Some(ms(10)), Some(ms(1)), None, None, Some(ms(6)), Some(ms(3)), Some(ms(5))]);
+        assert_eq!(phases.waited(), Some(ms(11)));
         assert_eq!(phases.total(), ms(25), "from the plugin's start at 990 to the end at 1015");
         let words = "dial=10.000ms queue=1.000ms assign=- record=- host-batch=6.000ms pod-batch=3.000ms reply=5.000ms";
         assert_eq!(phases.to_string(), words);

@@ -1,6 +1,7 @@
 //! What a pod holds.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use dotfour_protocol::PodName;
 
@@ -48,7 +49,7 @@ impl FromIterator<IpAddr> for PodAddresses {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The pod's name, where it is known.
-    pub pod: Option<PodName>,
+    pub pod: Option<Arc<PodName>>,
     /// The pod's addresses.
     pub addresses: PodAddresses,
     /// The pod's link on the node, once it is wired.

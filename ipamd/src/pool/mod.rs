@@ -141,7 +141,8 @@ impl Pool {
             held.lease.started = held.lease.started.max(wish.started);
             return Assignment::Existing(held.lease.clone());
         }
-        if self.tombstones.ends(wish.key, wish.started) {
+        let ended = self.tombstones.of(wish.key);
+        if ended.is_some_and(|at| wish.started <= at) {
             return Assignment::Overtaken;
         }
         self.thaw(now);
@@ -156,7 +157,9 @@ impl Pool {
             }
             addresses = addresses.with(self.set_state(slot, State::Assigned(Arc::clone(wish.key))));
         }
-        self.tombstones.remove(wish.key);
+        if ended.is_some() {
+            self.tombstones.remove(wish.key);
+        }
         let Wish { pod, started, delegated, .. } = wish;
         let lease = Lease { pod, addresses, link: None, started, delegated };
         self.leases.insert(Arc::clone(wish.key), Held { lease, slots, rested });

@@ -50,7 +50,7 @@ pub struct Wish<'a> {
     /// Whose the addresses will be.
     pub key: &'a Arc<AttachmentKey>,
     /// The pod's name, where it is known.
-    pub pod: Option<PodName>,
+    pub pod: Option<Arc<PodName>>,
     /// Which families; all of them are assigned, or none.
     pub families: Families,
     /// Addresses that it must be, instead of whichever have been free longest. Of a family that is not asked for, it gets

@@ -354,11 +354,15 @@ fn an_address_that_is_asked_for_is_given_or_refused_by_reason() {
 #[test]
 fn a_del_that_overtakes_its_add_ends_it_and_a_later_add_is_a_new_one() {
     let mut pool = pool_of(5..=9);
-    let (started, del, restarted) = (Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(3));
+    let (started, del) = (Duration::from_secs(1), Duration::from_secs(2));
+    let restarted = del + Duration::from_nanos(1);
     assert_eq!(pool.cover(&key(0), del, del), Covered::Unknown);
-    assert_eq!(pool.assign(wish(&key(0), started), restarted), Assignment::Overtaken);
+    for started in [started, del] {
+        assert_eq!(pool.assign(wish(&key(0), started), restarted), Assignment::Overtaken);
+    }
     assert_eq!(pool.counts().assigned, 0);
     assert_eq!(pool.assign(wish(&key(0), restarted), restarted), new(5));
+    assert_eq!(pool.remembered_dels().count(), 0);
     assert_eq!(pool.cover(&key(0), del, restarted), Covered::AddedSince);
     assert!(matches!(pool.cover(&key(0), restarted, restarted), Covered::Lease(_)));
 }

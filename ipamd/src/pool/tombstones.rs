@@ -34,14 +34,14 @@ impl Tombstones {
                 self.ended.remove(&key);
             }
         }
-        let later = self.ended.get(key).copied().unwrap_or_default().max(at);
+        let later = self.of(key).unwrap_or_default().max(at);
         self.ended.insert(Arc::clone(key), later);
         self.order.push_back((later, Arc::clone(key)));
     }
 
-    /// Whether a DEL that is remembered ends an ADD started at this moment.
-    pub(super) fn ends(&self, key: &AttachmentKey, started: Moment) -> bool {
-        self.ended.get(key).is_some_and(|at| started <= *at)
+    /// The moment of the latest DEL of this key that is remembered. It ends an ADD that was not started later.
+    pub(super) fn of(&self, key: &AttachmentKey) -> Option<Moment> {
+        self.ended.get(key).copied()
     }
 
     pub(super) fn remove(&mut self, key: &AttachmentKey) {
@@ -62,13 +62,13 @@ mod tests {
     }
 
     #[test]
-    fn a_del_ends_what_was_started_before_it_and_not_what_came_after() {
+    fn a_del_is_remembered_of_its_key_until_that_is_taken_out() {
         let mut tombstones = Tombstones::default();
         let at = Duration::from_secs(5);
         tombstones.insert(&key(1), at, at);
-        assert!(tombstones.ends(&key(1), Duration::from_secs(5)));
-        assert!(!tombstones.ends(&key(1), Duration::from_nanos(5_000_000_001)));
-        assert!(!tombstones.ends(&key(2), Duration::ZERO));
+        assert_eq!((tombstones.of(&key(1)), tombstones.of(&key(2))), (Some(at), None));
+        tombstones.remove(&key(1));
+        assert_eq!(tombstones.of(&key(1)), None);
     }
 
     #[test]
@@ -89,6 +89,6 @@ mod tests {
         let mut tombstones = Tombstones::default();
         tombstones.insert(&key(1), Duration::from_secs(9), Duration::from_secs(9));
         tombstones.insert(&key(1), Duration::from_secs(3), Duration::from_secs(10));
-        assert!(tombstones.ends(&key(1), Duration::from_secs(9)));
+        assert_eq!(tombstones.of(&key(1)), Some(Duration::from_secs(9)));
     }
 }

@@ -55,7 +55,7 @@ fn add(add: Add, netns: Option<OwnedFd>, caller: &Caller, node: &Node, wirer: &m
             return Ok(Added { key, started, attachment, print, new: None });
         }
     };
-    let plan = node.plan(&order.key, order.pod.as_ref(), addresses);
+    let plan = node.plan(&order.key, order.pod.as_deref(), addresses);
     let renamed = |key: &AttachmentKey, link| node.ledger.pool().rename_link(key, link);
     let wired = match wirer.wire(&plan, netns.as_fd(), &caller.phases, renamed) {
         Ok(wired) => wired,
@@ -83,7 +83,7 @@ pub(super) fn take_back(left: Left, key: &Arc<AttachmentKey>, started: Moment, n
 
 /// The answer to an ADD that was answered before, provided that the pod is still there.
 fn confirm(
-    key: &AttachmentKey,
+    key: &Arc<AttachmentKey>,
     lease: &Lease,
     netns: BorrowedFd<'_>,
     node: &Node,
@@ -91,7 +91,7 @@ fn confirm(
 ) -> Result<Attachment, AddError> {
     // The gate lets no second call in before the first has set the link or cancelled the lease.
     let link = lease.link.as_ref().ok_or(AddError::NoNamespace)?;
-    let plan = node.plan(key, lease.pod.as_ref(), lease.addresses);
+    let plan = node.plan(key, lease.pod.as_deref(), lease.addresses);
     Ok(attachment(link.name.clone(), wirer.confirm(&plan, link, netns)?))
 }
 

@@ -43,7 +43,7 @@ fn compare(check: Check, netns: Option<OwnedFd>, node: &Node, wirer: &mut Wirer)
         ));
     }
     let (Some(link), Some(netns)) = (&lease.link, netns) else { return Ok(()) };
-    let plan = node.plan(&key, lease.pod.as_ref(), lease.addresses);
+    let plan = node.plan(&key, lease.pod.as_deref(), lease.addresses);
     wirer.check(&plan, link, netns.as_fd()).map_err(|e| match &e {
         CheckError::NotANamespace(_) => Failure::new(
             Cause::InvalidNamespace,

@@ -43,7 +43,7 @@ pub enum Left {
 #[derive(Debug)]
 pub struct New {
     pub(super) key: Arc<AttachmentKey>,
-    pub(super) pod: Option<PodName>,
+    pub(super) pod: Option<Arc<PodName>>,
     pub(super) addresses: PodAddresses,
     pub(super) took: Duration,
     /// The index of its host link, if it was wired.

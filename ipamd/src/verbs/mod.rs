@@ -115,9 +115,9 @@ impl Node {
     }
 
     /// What a pod with these addresses is to get.
-    fn plan(&self, key: &AttachmentKey, pod: Option<&PodName>, addresses: PodAddresses) -> PodPlan<'_> {
+    fn plan(&self, key: &Arc<AttachmentKey>, pod: Option<&PodName>, addresses: PodAddresses) -> PodPlan<'_> {
         let group = self.served.group_of(pod);
-        PodPlan { tag: Tag { key: key.clone(), addresses }, host_link: host_link(key, pod), nic: &self.nic, group }
+        PodPlan { tag: Tag { key: Arc::clone(key), addresses }, host_link: host_link(key, pod), nic: &self.nic, group }
     }
 
     /// Ends the attachment that was made by an ADD started before `at`. Repeating it does no harm.

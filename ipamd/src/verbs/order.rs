@@ -11,10 +11,14 @@ use crate::errors::AddError;
 use crate::metrics::Phase;
 use crate::pool::{Assignment, Lease, Moment, PodAddresses, Wish};
 
+/// A call that was made less than this ago is taken to have its caller still, without a look, which would be one more question to
+/// the kernel. If it has none, its answer tells.
+const RECENT: Duration = Duration::from_millis(100);
+
 /// An ADD, as far as the pool is concerned.
 pub(super) struct Order {
     pub(super) key: Arc<AttachmentKey>,
-    pub(super) pod: Option<PodName>,
+    pub(super) pod: Option<Arc<PodName>>,
     /// In which format its caller wants the result.
     pub(super) print: Option<ResultFormat>,
     asked: PodAddresses,
@@ -40,7 +44,7 @@ impl Order {
         if !networks.is_empty() && !networks.contains(&key.network) {
             return Err(AddError::UnknownNetwork { network: key.network.clone(), served: networks.clone() });
         }
-        Ok(Order { key, pod: add.pod, print: add.print, asked, started, delegated })
+        Ok(Order { key, pod: add.pod.map(Arc::new), print: add.print, asked, started, delegated })
     }
 
     /// Assigns, and returns once it is on record. The caller is in the gate.
@@ -48,8 +52,8 @@ impl Order {
         let Order { key, pod, asked, started, delegated, .. } = self;
         let (asked, started, delegated) = (*asked, *started, *delegated);
         caller.phases.enter(Phase::Assign);
-        // Calls may have waited in line for long. What nobody waits for is not worth a pod's wiring.
-        if !caller.waits() {
+        // What nobody waits for is not worth a pod's wiring.
+        if caller.phases.waited().is_none_or(|waited| waited > RECENT) && !caller.waits() {
             return Err(AddError::CallerGone);
         }
         let wish = || Wish { key, pod: pod.clone(), families: node.families, asked, started, delegated };

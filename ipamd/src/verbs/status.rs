@@ -21,8 +21,8 @@ pub(super) fn status(question: &Status, node: &Node) -> NodeStatus {
                 let addresses: Vec<IpAddr> = lease.addresses.iter().collect();
                 let first = *addresses.first()?;
                 let host_ifname = lease.link.as_ref().map(|link| link.name.clone()).unwrap_or_default();
-                let (key, pod, delegated) = (AttachmentKey::clone(key), lease.pod.clone(), lease.delegated);
-                Some((first, AttachmentStatus { key, pod, addresses, host_ifname, delegated }))
+                let (key, pod) = (AttachmentKey::clone(key), lease.pod.as_deref().cloned());
+                Some((first, AttachmentStatus { key, pod, addresses, host_ifname, delegated: lease.delegated }))
             })
             .filter(|(first, _)| question.after.is_none_or(|after| *first > after))
             .collect();

@@ -52,24 +52,29 @@ pub const LINK_INDICES: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x7fff_fff
 /// compute it. Further interfaces of a pod, and what has no pod name, are named by their key.
 pub fn host_link(key: &AttachmentKey, pod: Option<&PodName>) -> String {
     match pod {
-        Some(pod) if key.ifname == FIRST_INTERFACE => hashed(&[&*pod.namespace, &pod.name].join(".")),
+        Some(pod) if key.ifname == FIRST_INTERFACE => hashed(&[&pod.namespace, ".", &pod.name]),
         _ => keyed_host_link(key),
     }
 }
 
 /// The name of a host link by its attachment's key, for when the pod's name is not to be had.
 pub fn keyed_host_link(key: &AttachmentKey) -> String {
-    hashed(&key.to_string())
+    hashed(&[&key.to_string()])
 }
 
 /// How many hex digits of a hash are in a host link's name.
 const HASH_DIGITS: usize = 11;
 
-fn hashed(text: &str) -> String {
-    let digest = sha1_smol::Sha1::from(text).digest().bytes();
+/// Named by the hash of a text, which comes in parts.
+fn hashed(parts: &[&str]) -> String {
+    let mut hash = sha1_smol::Sha1::new();
+    parts.iter().for_each(|part| hash.update(part.as_bytes()));
+    let digest = hash.digest().bytes();
     let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).take(HASH_DIGITS);
-    let digits = digits.filter_map(|digit| char::from_digit(digit.into(), 16));
-    LINK_PREFIX.chars().chain(digits).collect()
+    let mut name = String::with_capacity(LINK_PREFIX.len() + HASH_DIGITS);
+    name.push_str(LINK_PREFIX);
+    name.extend(digits.filter_map(|digit| char::from_digit(digit.into(), 16)));
+    name
 }
 
 /// The name a condemned link gets when a new pod needs the one it has. The index makes it unique.

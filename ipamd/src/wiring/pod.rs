@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use dotfour_datapath::link::{Ipv4Setting, Link, LinkChange, LinkId, VethEnd, VethPair};
 use dotfour_datapath::netns::open_socket_in;
 use dotfour_datapath::route::IfPresent;
-use dotfour_datapath::{Batch, KernelError, Netns, Socket};
+use dotfour_datapath::{Batch, KernelError, Memory, Netns, Socket};
 use dotfour_protocol::AttachmentKey;
 use rustix::io::Errno;
 use tracing::{error, warn};
@@ -89,6 +89,8 @@ pub struct Wirer {
     /// Whether the kernel knows IPv6: where it was started without, it refuses whatever is said about that.
     pub(super) ipv6: bool,
     indices: Arc<LinkIndices>,
+    /// That of the sockets in pods' namespaces, one after the other.
+    memory: Memory,
 }
 
 /// The interface indexes that our links get, in turn. Shared by all wirers of a daemon.
@@ -111,7 +113,7 @@ impl Wirer {
     /// A wirer for the calling thread, which must be in the node's namespace and stay there.
     pub fn new(indices: Arc<LinkIndices>) -> std::io::Result<Self> {
         let ipv6 = sysctl::directory().join("ipv6/conf").is_dir();
-        Ok(Wirer { node: Socket::open()?, home: Netns::current()?, ipv6, indices })
+        Ok(Wirer { node: Socket::open()?, home: Netns::current()?, ipv6, indices, memory: Memory::default() })
     }
 
     /// Wires a pod. A live link that has to give up its name, because the pod's newest sandbox gets that, is told to
@@ -145,15 +147,17 @@ impl Wirer {
     ) -> Result<Wired, WireError> {
         phases.enter(Phase::HostBatch);
         let mut inside = open_socket_in(netns, &self.home).map_err(WireError::NotANamespace)?;
+        inside.swap_memory(&mut self.memory);
         let mut name = plan.host_link.clone();
         let mut attempt = 1;
         let (near, far) = loop {
             let index = self.indices.next();
-            let (near, far) = (node_end(plan, name.clone(), index), pod_end(plan, index));
+            let (near, far) = (node_end(plan, name, index), pod_end(plan, index));
             if near.alias.is_none() {
                 return Err(WireError::KeyTooLong);
             }
-            match self.node.run(host_batch(&near, &far, netns, self.ipv6)) {
+            let batch = host_batch(self.node.batch(), &near, &far, netns, self.ipv6);
+            match self.node.run(batch) {
                 Ok(()) => break (near, far),
                 Err(e) => {
                     self.undo(plan, &near);
@@ -166,22 +170,20 @@ impl Wirer {
             attempt += 1;
             // The kernel does not say which name or index was taken, so look.
             self.free_pod_name(&plan.tag.key.ifname, &mut inside)?;
-            let freed = self.free_host_name(&name, &mut renamed)?;
+            let freed = self.free_host_name(&near.name, &mut renamed)?;
             // Where many sandboxes of one pod are added at once, each takes the name from the one before. The last attempt
             // is under the name that nobody else wants.
-            if !freed || attempt == ATTEMPTS {
-                name = keyed_host_link(&plan.tag.key);
-            }
+            name = if freed && attempt < ATTEMPTS { near.name } else { keyed_host_link(&plan.tag.key) };
         };
         phases.enter(Phase::PodBatch);
-        let made = self.make_end(far, &mut inside).and_then(|far| self.activate(near.index).map(|()| far));
-        let far = match made {
+        let far = match self.make_end(far, &near, &mut inside) {
             Ok(far) => far,
             Err(e) => {
                 self.undo(plan, &near);
                 return Err(e.into());
             }
         };
+        inside.swap_memory(&mut self.memory);
         Ok(Wired { link: HostLink { index: near.index, name: near.name }, pod: far, leftovers: inside })
     }
 
@@ -190,7 +192,7 @@ impl Wirer {
     /// down is half of all that a DEL has to wait for, and where something masquerades, it makes the kernel go through all
     /// connections there are. A link that is gone already is fine.
     pub fn unwire(&mut self, addresses: PodAddresses, link: &HostLink, group: u32) -> Result<(), KernelError> {
-        let mut batch = Batch::new();
+        let mut batch = self.node.batch();
         for address in addresses.iter() {
             batch.delete_route("delete the host route", &host_route(address, link.index, None));
             batch.tolerate(Errno::SRCH);
@@ -215,14 +217,6 @@ impl Wirer {
     /// Whether a link is still there.
     pub fn has_link(&mut self, link: &HostLink) -> Result<bool, KernelError> {
         Ok(self.node.link(LinkId::Index(link.index))?.is_some())
-    }
-
-    /// Makes the kernel notice that the pair has carrier. It does so by itself only a moment later, and until then the
-    /// host link drops what is sent: 2 of 150 first packets when idle, up to a second when busy.
-    fn activate(&mut self, index: u32) -> Result<(), KernelError> {
-        let mut batch = Batch::new();
-        batch.get_link("look at the host link", LinkId::Index(index));
-        self.node.run(batch)
     }
 
     /// Removes what a failed attempt may have left. A batch is no transaction: if the index was a stranger's, route and
@@ -337,8 +331,7 @@ pub(super) fn is_condemned(link: &Link) -> bool {
 }
 
 /// The node's half: the pair, born with its far end in the pod, its tag, the route to the pod, the pod's neighbour entry.
-fn host_batch(near: &End, far: &End, netns: BorrowedFd<'_>, ipv6: bool) -> Batch {
-    let mut batch = Batch::new();
+fn host_batch(mut batch: Batch, near: &End, far: &End, netns: BorrowedFd<'_>, ipv6: bool) -> Batch {
     let pair = VethPair { near: veth_end(near), far: veth_end(far), far_netns: Some(netns), mtu: near.mtu };
     batch.create_veth(CREATE, &pair);
     // The kernel ignores an alias, and refuses settings, in the create message itself.
@@ -382,7 +375,8 @@ mod tests {
         let nic =
             Nic { index: 2, name: "eth0".into(), mtu: 1500, address: "10.240.0.4".parse().unwrap(), address_v6: None };
         let keyed = keyed_host_link(&key);
-        let plan = PodPlan { tag: Tag { key, addresses }, host_link: "azv1".into(), nic: &nic, group: 0 };
+        let plan =
+            PodPlan { tag: Tag { key: Arc::new(key), addresses }, host_link: "azv1".into(), nic: &nic, group: 0 };
         let names = [("azv1", false), (&*keyed, false), ("stranger", true)];
         for ((name, stays), index) in names.into_iter().zip(*LINK_INDICES.start()..) {
             let there = Netns::create().unwrap().run(|| {
@@ -405,7 +399,8 @@ mod tests {
         let addresses = "10.240.0.5".parse::<IpAddr>().unwrap().into();
         let nic =
             Nic { index: 2, name: "eth0".into(), mtu: 1500, address: "10.240.0.4".parse().unwrap(), address_v6: None };
-        let plan = PodPlan { tag: Tag { key, addresses }, host_link: "azv1".into(), nic: &nic, group: 0 };
+        let plan =
+            PodPlan { tag: Tag { key: Arc::new(key), addresses }, host_link: "azv1".into(), nic: &nic, group: 0 };
         let near = node_end(&plan, plan.host_link.clone(), 7);
         assert_eq!(host_link_settings(&near, true).ipv6_link_local, Some(false));
         assert_eq!(host_link_settings(&near, false).ipv6_link_local, None);

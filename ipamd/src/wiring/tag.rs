@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use dotfour_datapath::link::MAX_ALIAS;
 use dotfour_protocol::AttachmentKey;
@@ -20,7 +21,7 @@ const MAGIC: &str = "dotfour/1";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag {
     /// Whose link it is.
-    pub key: AttachmentKey,
+    pub key: Arc<AttachmentKey>,
     /// The pod's addresses.
     pub addresses: PodAddresses,
 }
@@ -37,7 +38,7 @@ impl Tag {
     }
 
     fn text(&self) -> String {
-        let AttachmentKey { network, container_id, ifname } = &self.key;
+        let AttachmentKey { network, container_id, ifname } = &*self.key;
         let mut alias = Writer::default();
         alias.reserve(MAX_ALIAS);
         for word in [MAGIC, " ", ifname, " "] {
@@ -73,7 +74,7 @@ impl FromStr for Tag {
         let key = AttachmentKey { network: network.into(), container_id: container_id.into(), ifname: ifname.into() };
         let addresses: Vec<IpAddr> =
             addresses.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| NotATag)?;
-        let tag = Tag { key, addresses: addresses.iter().copied().collect() };
+        let tag = Tag { key: Arc::new(key), addresses: addresses.iter().copied().collect() };
         // Two of one family are nothing that was ever written.
         if tag.addresses.iter().eq(addresses) { Ok(tag) } else { Err(NotATag) }
     }
@@ -90,7 +91,11 @@ mod tests {
 
     fn tag(network: &str) -> Tag {
         Tag {
-            key: AttachmentKey { network: network.into(), container_id: "f".repeat(64), ifname: "eth0".into() },
+            key: Arc::new(AttachmentKey {
+                network: network.into(),
+                container_id: "f".repeat(64),
+                ifname: "eth0".into(),
+            }),
             addresses: "10.240.0.5".parse::<IpAddr>().unwrap().into(),
         }
     }

@@ -66,8 +66,8 @@ fn two_links_with_one_address_keep_it_from_a_third_and_are_reported() {
 #[test]
 fn the_journal_gives_a_link_its_pod_s_name_and_a_rest_its_beginning() {
     let mut pool = pool(4);
-    let pod = PodName { namespace: "default".into(), name: "web-0".into() };
-    let assigned = |n: u8, last: u8, pod: Option<PodName>| Record::Assigned {
+    let pod = Arc::new(PodName { namespace: "default".into(), name: "web-0".into() });
+    let assigned = |n: u8, last: u8, pod: Option<Arc<PodName>>| Record::Assigned {
         key: key(n),
         pod,
         addresses: vec![address(last)],
@@ -99,7 +99,7 @@ fn what_the_journal_says_of_a_key_with_other_addresses_is_not_believed() {
     let mut pool = pool(4);
     let stale = Record::Assigned {
         key: key(1),
-        pod: Some(PodName { namespace: "old".into(), name: "old".into() }),
+        pod: Some(Arc::new(PodName { namespace: "old".into(), name: "old".into() })),
         addresses: vec![address(8)],
         started: Duration::from_secs(1),
         delegated: false,
@@ -246,7 +246,7 @@ impl Run {
             .append_to(&mut self.journal);
         if new {
             let index = 1_000 + u32::from(n);
-            let tag = Tag { key: AttachmentKey::clone(&key), addresses };
+            let tag = Tag { key: Arc::clone(&key), addresses };
             self.links.push(link(index, &format!("azv{n}"), &tag.to_string(), 0));
             self.pool.set_link(&key, HostLink { index, name: format!("azv{n}") });
         }

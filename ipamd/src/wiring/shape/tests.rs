@@ -2,7 +2,7 @@
 
 use dotfour_protocol::AttachmentKey;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use super::*;
 use crate::nic::Nic;
@@ -24,7 +24,7 @@ fn nic() -> &'static Nic {
 fn plan() -> PodPlan<'static> {
     let key = AttachmentKey { network: "azure".into(), container_id: "c0ffee".into(), ifname: "eth0".into() };
     let addresses = "10.240.0.5".parse::<IpAddr>().unwrap().into();
-    PodPlan { tag: Tag { key, addresses }, host_link: "azv0d7763386da".into(), nic: nic(), group: 0 }
+    PodPlan { tag: Tag { key: Arc::new(key), addresses }, host_link: "azv0d7763386da".into(), nic: nic(), group: 0 }
 }
 
 /// What a namespace holds after ADD.

@@ -262,6 +262,10 @@ pub(crate) fn ip(netns: &Netns, arguments: &str) -> String {
 pub(crate) struct Daemon(Child);
 
 impl Daemon {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }

@@ -22,10 +22,15 @@ const DAEMON: &str = env!("CARGO_BIN_EXE_dotfour-ipamd");
 
 /// The real plugin, which is built on its own.
 fn plugin() -> PathBuf {
+    released("dotfour")
+}
+
+/// A program as it is shipped.
+fn released(name: &str) -> PathBuf {
     let target = Path::new(DAEMON).parent().and_then(Path::parent).unwrap();
-    let plugin = target.join("release/dotfour");
-    assert!(plugin.exists(), "{} is missing; `make build` makes it", plugin.display());
-    plugin
+    let program = target.join("release").join(name);
+    assert!(program.exists(), "{} is missing; `make build` makes it", program.display());
+    program
 }
 
 /// A file of the given content that can be run.

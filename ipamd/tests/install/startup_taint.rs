@@ -98,17 +98,22 @@ impl Host {
     /// Starts the daemon as a pod has it: with an account's files at their place, and an environment. What is mounted is in
     /// a mount namespace of its own.
     fn start(&self) -> Daemon {
+        self.start_program(Path::new(DAEMON), "10.240.0.5-10.240.0.9")
+    }
+
+    /// Another build of the daemon, with these addresses.
+    fn start_program(&self, program: &Path, addresses: &str) -> Daemon {
         let directory = self.node.directory.path().display();
         let config = self.node.config(&format!(
             "startupTaint: {KEY}\ncniBinDir: {directory}/bin\ncniConfDir: {directory}/net.d\n\
-             source: {{kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5-10.240.0.9], refresh: 50ms}}\n"
+             source: {{kind: static, subnet: 10.240.0.0/16, addresses: [{addresses}], refresh: 50ms}}\n"
         ));
         let account = "/var/run/secrets/kubernetes.io/serviceaccount";
         let script = format!(
             "mount -t tmpfs none /run && mkdir -p {account} && mount --bind {directory}/account {account} && exec \"$@\""
         );
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-ec", &script, "sh", DAEMON, "run", "--config"]).arg(config);
+        command.args(["--mount", "sh", "-ec", &script, "sh"]).arg(program).args(["run", "--config"]).arg(config);
         let address: SocketAddr = ADDRESS.parse().unwrap();
         command.env("KUBERNETES_SERVICE_HOST", address.ip().to_string());
         command.env("KUBERNETES_SERVICE_PORT", address.port().to_string()).env("NODE_NAME", "node-1");
@@ -258,6 +263,31 @@ fn the_taint_goes_when_the_network_configuration_is_there_and_others_stay() {
     drop(_daemon);
     let _daemon = host.start();
     server.eventually_has(&host, &[]);
+}
+
+/// What the daemon of a full node may ever have resident that speaks to Kubernetes, in KiB; and what it has at least.
+const MEMORY: std::ops::RangeInclusive<u64> = 2 * 1024..=20 * 1024;
+/// Pods on a full node.
+const FULL: usize = 250;
+
+#[test]
+fn the_daemon_of_a_full_node_that_has_asked_kubernetes_is_small() {
+    let host = Host::new();
+    host.install();
+    let server = host.server(&[taint(KEY)]);
+    let daemon = host.start_program(&released("dotfour-ipamd"), "10.240.1.1-10.240.1.250");
+    let pods: Vec<Netns> = (0..FULL).map(|_| Netns::create().unwrap()).collect();
+    server.eventually_has(&host, &[]);
+    for (number, pod) in pods.iter().enumerate() {
+        host.node.add(&key(&format!("{number:064x}")), &format!("web-{number}"), pod.as_fd()).unwrap();
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
+    };
+    println!("resident with {FULL} pods: {} KiB, and {} KiB at most", kib("VmRSS:"), kib("VmHWM:"));
+    assert!(MEMORY.contains(&kib("VmHWM:")), "{status}");
 }
 
 #[test]

@@ -184,6 +184,11 @@ impl<'d> Object<'d> {
     pub(crate) fn payload(&self) -> &'d [u8] {
         self.0.get(HEADER..).unwrap_or_default()
     }
+
+    /// The interface index of a link (`struct ifinfomsg`, the second word), without reading all that is said of it.
+    pub(crate) fn link_index(&self) -> Option<u32> {
+        self.payload().get(4..)?.first_chunk().map(|index| u32::from_ne_bytes(*index))
+    }
 }
 
 /// The first message type that is not netlink's own (netlink(7), `NLMSG_MIN_TYPE`).

@@ -219,7 +219,7 @@ impl Batch {
     }
 
     /// [`Batch::get_link`], of a link in another namespace: the one that the socket's own knows by the number `netnsid`. A number
-    /// that it does not know is refused with `EINVAL`, a name that is not there with `ENODEV`.
+    /// that it does not know is refused with `EINVAL`, a name that is not there with `ENODEV`, a namespace of somebody else's with `EACCES`.
     pub fn get_link_across(&mut self, step: &'static str, netnsid: u32, name: &str) {
         let mut request = link_request(self, step, Kind::GetLink, LinkId::Name(name), None);
         request.number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);

@@ -83,6 +83,16 @@ impl Socket {
         self.0.converse(batch, |_| Ok(()))
     }
 
+    /// [`Socket::run`], for a batch whose last request asks for a link, of which the index alone is of interest.
+    pub fn run_to_link(&mut self, batch: Batch) -> Result<Option<u32>, KernelError> {
+        let mut index = None;
+        self.0.converse(batch, |object| {
+            index = object.link_index();
+            Ok(())
+        })?;
+        Ok(index)
+    }
+
     /// Like [`Socket::run`], for requests that ask for objects; hands each object over as it comes.
     pub fn exchange(
         &mut self,

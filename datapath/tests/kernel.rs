@@ -75,6 +75,26 @@ fn a_veth_is_born_in_place_with_all_it_needs() {
 }
 
 #[test]
+fn from_inside_a_pod_the_node_s_links_are_seen_by_their_names() {
+    let (node, pod) = (netns(), netns());
+    let mut batch = Batch::new();
+    batch.create_veth("create the pair", &pair(&pod, 1_000_000));
+    node.run(|| Socket::open().unwrap().run(batch).unwrap()).unwrap();
+    let mut inside = open_socket_in(pod.as_fd(), &Netns::current().unwrap()).unwrap();
+    let mut look = |netnsid, name| {
+        let mut batch = inside.batch();
+        let up = LinkChange { up: Some(true), ..LinkChange::default() };
+        batch.change_link("set the pod's end up", LinkId::Name("eth0"), &up);
+        batch.get_link_across("look", netnsid, name);
+        inside.run_to_link(batch)
+    };
+    assert_eq!(look(0, "azv0").unwrap(), Some(1_000_000));
+    for (netnsid, name, errno) in [(0, "azv1", Errno::NODEV), (9, "azv0", Errno::INVAL)] {
+        assert_eq!(look(netnsid, name).unwrap_err().to_string(), format!("cannot look: {errno}"));
+    }
+}
+
+#[test]
 fn the_refused_step_is_named_and_the_rest_of_the_batch_is_carried_out() {
     let (node, pod) = (netns(), netns());
     node.run(|| {

@@ -1,7 +1,8 @@
 //! The code that a usual call runs through, asked for before it is run.
 //!
-//! A process that starts anew finds nothing of its code in the processor's caches, and would wait for each line as it comes to it: some
-//! three hundred, one after the other. Asked for together, they come side by side, while the first of them are at work already.
+//! A process that starts anew finds nothing of its code in the processor's caches, and would wait for each line as it comes to it: an
+//! ADD for some 320, one after the other. Asked for together, they come side by side, while the first of them are at work
+//! already. They lie among others that a failure or another verb needs; twice as many are asked for, which is cheaper than to know better.
 
 use core::arch::asm;
 

@@ -12,7 +12,7 @@ use crate::metrics::Phase;
 use crate::pool::{Assignment, Lease, Moment, PodAddresses, Wish};
 
 /// A call that was made less than this ago is taken to have its caller still, without a look, which would be one more question to
-/// the kernel. If it has none, its answer tells.
+/// the kernel. If it has none, its answer tells, and what was made is undone, as it is where a caller ends a moment later.
 const RECENT: Duration = Duration::from_millis(100);
 
 /// An ADD, as far as the pool is concerned.

@@ -35,11 +35,12 @@ impl Wirer {
         interface(&mut batch, &far);
         way_out(&mut batch, &far);
         // See `activate`, which would be one more send; and before the kernel's own worker, woken meanwhile, has begun to do the
-        // same, it is done.
+        // same, it is done. By the name, for the pod's end has the same index; and another sandbox of the pod may have taken the
+        // name by now, so the answer must be of this link.
         batch.get_link_across(LOOK_ACROSS, FIRST_NETNSID, &near.name);
-        let far = match inside.run(batch) {
-            Ok(()) => return Ok(far),
-            Err(KernelError::Refused { step: LOOK_ACROSS, .. }) => far,
+        let far = match inside.run_to_link(batch) {
+            Ok(seen) if seen == Some(near.index) => return Ok(far),
+            Ok(_) | Err(KernelError::Refused { step: LOOK_ACROSS, .. }) => far,
             Err(e) if is_taken(&e) => self.make_way_out_beside_others(far, inside)?,
             Err(e) => return Err(e),
         };

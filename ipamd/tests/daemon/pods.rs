@@ -359,6 +359,26 @@ fn an_add_whose_caller_is_gone_is_undone() {
 }
 
 #[test]
+fn an_add_that_has_waited_for_long_is_not_made_for_a_caller_that_is_gone() {
+    let node = Node::new();
+    let daemon = node.start(&node.static_config(8));
+    let pod = Netns::create().unwrap();
+    let mut call = add_call(&key("c1"), "web-1");
+    let dotfour_protocol::Call::Add(add) = &mut call else { panic!("{call:?}") };
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    add.started_ns = Some(u64::try_from(now.tv_sec - 1).unwrap() * 1_000_000_000);
+    daemon.pause();
+    let caller = node.connect();
+    let request = dotfour_protocol::frame::encode_request(&dotfour_protocol::Request::new(call)).unwrap();
+    send(&caller, &request, Some(pod.as_fd()));
+    drop(caller);
+    daemon.signal(Signal::CONT);
+    eventually("the ADD is refused", || node.log().contains("the caller of the ADD is gone"));
+    assert_eq!(node.status().pool.cooling, 0, "an address was lent");
+    node.wait_until_clean();
+}
+
+#[test]
 fn garbage_on_the_socket_is_answered_and_harms_nobody() {
     let node = Node::new();
     let _daemon = node.start(&node.static_config(8));

@@ -259,13 +259,9 @@ pub(crate) fn ip(netns: &Netns, arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-pub(crate) struct Daemon(Child);
+pub(crate) struct Daemon(pub(crate) Child);
 
 impl Daemon {
-    pub(crate) fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }

@@ -25,7 +25,7 @@ fn plugin() -> PathBuf {
     released("dotfour")
 }
 
-/// A program as it is shipped.
+/// A program as it is shipped, and as `make build` made it last: `make test` does that first.
 fn released(name: &str) -> PathBuf {
     let target = Path::new(DAEMON).parent().and_then(Path::parent).unwrap();
     let program = target.join("release").join(name);

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::lease::journal::{Identity, remember};
+use crate::lease::journal::{FILE, Identity, remember};
 use crate::lease::recover::replay;
 use crate::pool::tests::{key, sweep, view};
 use crate::pool::{Families, PodAddresses, Rest};
@@ -43,6 +43,22 @@ fn on_file(directory: &Path) -> HashMap<Arc<AttachmentKey>, IpAddr> {
 fn in_pool(ledger: &Ledger) -> HashMap<Arc<AttachmentKey>, IpAddr> {
     let pool = ledger.pool();
     pool.leases().map(|(key, lease)| (Arc::clone(key), lease.addresses.iter().next().unwrap())).collect()
+}
+
+#[test]
+fn each_change_is_on_file_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = ledger(directory.path(), 5);
+    // Records of one length; the first commit writes the whole file.
+    let lengths: Vec<u64> = (1..=5)
+        .map(|n| {
+            let (_, ticket) = ledger.assign(wish(&key(n)), Duration::ZERO);
+            ledger.commit(ticket).unwrap();
+            std::fs::metadata(directory.path().join(FILE)).unwrap().len()
+        })
+        .collect();
+    let grown: Vec<u64> = lengths.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(grown[0] > 0 && grown.iter().all(|more| *more == grown[0]), "{lengths:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use dotfour_protocol::{Add, AttachmentKey, Call, Cause, Check, Del, Failure, Gc, Request, ResultFormat};
+use rustix::fd::OwnedFd;
 
 use crate::answer::Answer;
 use crate::call;
@@ -42,7 +43,7 @@ pub(crate) fn add(
     let lost = match call::call_on(&config.socket, &request, namespace.as_ref(), call::ADD_DEADLINE) {
         Ok((Answer::Printed(result), connection)) => {
             // The runtime waits for what is printed. The end of the process closes these, in nobody's way.
-            mem::forget((connection, namespace));
+            leave_open(connection, namespace);
             return Ok(result::with_dns(result, config.dns));
         }
         Ok((Answer::Failed(failure), _)) => return Err(failure),
@@ -53,6 +54,15 @@ pub(crate) fn add(
         take_back(role, environment, input, started_ns);
     }
     Err(lost.failure)
+}
+
+/// Leaves both to the end of the process. But where the runtime left standard output closed, the first of them has its number: to a
+/// namespace nothing can be written, to the daemon it can. A function of its own, so that closing costs an ADD no room on its stack's page.
+#[inline(never)]
+fn leave_open(connection: OwnedFd, namespace: Option<OwnedFd>) {
+    if namespace.is_some() {
+        mem::forget((connection, namespace));
+    }
 }
 
 /// Ends what an ADD may have made of which the runtime hears nothing, or that it failed: so it must have. Without a spool, it

@@ -38,7 +38,7 @@ unsafe extern "C" fn main(stack: *const usize) -> ! {
     // SAFETY: that is where the environment begins, and it lives and stays as it is as long as the process.
     let variables = unsafe { variables(environment) };
     // SAFETY: nothing in this process closes a descriptor it has not opened. Where the caller left one of these closed,
-    // reading and writing fail with EBADF; another file opened under the number is not readable or writable so either.
+    // reading and writing fail with EBADF, or meet what was opened under the number (`dotfour_plugin`'s ADD sees to that).
     let (stdin, stdout) = unsafe { (BorrowedFd::borrow_raw(0), BorrowedFd::borrow_raw(1)) };
     system::exit(dotfour_plugin::run(program, variables, stdin, stdout, started_ns))
 }

@@ -103,6 +103,22 @@ fn an_add_whose_runtime_is_gone_leaves_its_cancellation_and_no_other_verb_does()
 }
 
 #[test]
+fn an_add_without_a_standard_output_leaves_its_cancellation() {
+    const RESULT: &[u8] = b"{\"cniVersion\":\"1.1.0\",\"dns\":{}}\n";
+    for name in ["dotfour", "dotfour-ipam"] {
+        let place = tempfile::tempdir().unwrap();
+        let daemon = Daemon::start(&place.path().join("s"), |_| Deed::SayAndStay(RESULT.to_vec()));
+        let socket = daemon.socket();
+        let conf = format!(
+            r#"{{"cniVersion":"1.1.0","name":"azure","socket":"{socket}","ipam":{{"type":"x","socket":"{socket}"}}}}"#
+        );
+        let output = Execution::new("ADD", socket).stdin(conf).run_without_stdout(&place.path().join(name));
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        assert_eq!(spooled(place.path()).len(), 1, "{name}");
+    }
+}
+
+#[test]
 fn status_waits_for_a_daemon_that_is_busy() {
     let place = tempfile::tempdir().unwrap();
     let ready = frame::encode_reply(&Reply::Ready).unwrap().into_owned();

@@ -17,6 +17,8 @@ use rustix::net::{
 pub(crate) enum Deed {
     /// Send these bytes and close the connection.
     Say(Vec<u8>),
+    /// Send these bytes and keep the connection open for a while, as the real one does.
+    SayAndStay(Vec<u8>),
     /// Close the connection without a word.
     Close,
     /// Keep the connection open, and never answer.
@@ -43,6 +45,10 @@ impl Daemon {
                 let Some((request, descriptors)) = receive(&connection) else { continue };
                 match deed(&request) {
                     Deed::Say(reply) => drop(net::send(&connection, &reply, SendFlags::NOSIGNAL)),
+                    Deed::SayAndStay(reply) => {
+                        drop(net::send(&connection, &reply, SendFlags::NOSIGNAL));
+                        kept.push(connection);
+                    }
                     Deed::Close => {}
                     Deed::Nothing => kept.push(connection),
                 }

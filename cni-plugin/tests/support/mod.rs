@@ -82,10 +82,19 @@ impl Execution {
 
     /// As [`Execution::run`], with this standard output.
     pub(crate) fn run_into(&self, stdout: impl Into<Stdio>) -> Output {
-        use std::os::unix::ffi::OsStrExt;
         use std::os::unix::process::CommandExt;
-        let mut child = Command::new(program())
-            .arg0(self.name)
+        self.run_command(Command::new(program()).arg0(self.name), stdout)
+    }
+
+    /// As [`Execution::run`], with standard output closed. The program is called by a link made at this path.
+    pub(crate) fn run_without_stdout(&self, link: &Path) -> Output {
+        std::os::unix::fs::symlink(program(), link).unwrap();
+        self.run_command(Command::new("sh").args(["-c", "exec \"$0\" >&-"]).arg(link), Stdio::null())
+    }
+
+    fn run_command(&self, command: &mut Command, stdout: impl Into<Stdio>) -> Output {
+        use std::os::unix::ffi::OsStrExt;
+        let mut child = command
             .env_clear()
             .envs(self.variables.iter().map(|(name, value)| (name, std::ffi::OsStr::from_bytes(value))))
             .stdin(Stdio::piped())

@@ -6,10 +6,17 @@ use std::net::IpAddr;
 use dotfour_datapath::address::read_address;
 use dotfour_datapath::link::{Link, read_link};
 use dotfour_datapath::route::read_route;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::route::RouteAttribute;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use rtnetlink::Handle;
+
+/// How often to ask for objects that change all the time. What is listed last may lack some.
+const DUMPS: usize = 8;
 
 /// The node's links, their addresses, and where its default route leads.
 #[derive(Debug, Clone, Default)]
@@ -68,36 +75,32 @@ pub enum ObserveError {
 
 /// Reads the calling thread's namespace.
 pub async fn observe() -> Result<NodeView, ObserveError> {
-    let (connection, handle, _) = rtnetlink::new_connection().map_err(ObserveError::Socket)?;
+    let (connection, mut handle, _) = rtnetlink::new_connection().map_err(ObserveError::Socket)?;
     let connection = tokio::spawn(connection);
-    let view = dump(&handle).await;
+    let view = view(&mut handle).await;
     connection.abort();
     view
 }
 
-async fn dump(handle: &rtnetlink::Handle) -> Result<NodeView, ObserveError> {
-    let failed = |what| move |source| ObserveError::Dump { what, source };
+async fn view(handle: &mut Handle) -> Result<NodeView, ObserveError> {
     let mut view = NodeView::default();
-    let mut links = handle.link().get().execute();
-    while let Some(message) = links.try_next().await.map_err(failed("links"))? {
-        view.links.extend(read_link(RouteNetlinkMessage::NewLink(message)));
-    }
-    let mut addresses = handle.address().get().execute();
-    while let Some(message) = addresses.try_next().await.map_err(failed("addresses"))? {
-        let Some(found) = read_address(RouteNetlinkMessage::NewAddress(message)) else { continue };
+    let links = list(handle, "links", RouteNetlinkMessage::GetLink(LinkMessage::default())).await?;
+    view.links.extend(links.into_iter().filter_map(read_link));
+    let addresses = list(handle, "addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
+    for found in addresses.into_iter().filter_map(read_address) {
         view.addresses.entry(found.link).or_default().push(found.address);
     }
-    let v4 = handle.route().get(rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new().build()).execute();
-    let v6 = handle.route().get(rtnetlink::RouteMessageBuilder::<std::net::Ipv6Addr>::new().build()).execute();
-    let mut routes = std::pin::pin!(v4.chain(v6));
+    let mut routes = Vec::new();
+    for question in [
+        rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
+        rtnetlink::RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
+    ] {
+        routes.extend(list(handle, "routes", RouteNetlinkMessage::GetRoute(question)).await?);
+    }
     let mut best = None;
-    while let Some(message) = routes.try_next().await.map_err(failed("routes"))? {
-        let metric = message.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Priority(metric) => Some(*metric),
-            _ => None,
-        });
-        let metric = metric.unwrap_or_default();
-        let Some(route) = read_route(RouteNetlinkMessage::NewRoute(message)) else { continue };
+    for message in routes {
+        let metric = metric_of(&message);
+        let Some(route) = read_route(message) else { continue };
         let (address, length) = (route.destination.addr(), route.destination.prefix_len());
         if length == 0 && address.is_ipv6() {
             continue;
@@ -110,4 +113,109 @@ async fn dump(handle: &rtnetlink::Handle) -> Result<NodeView, ObserveError> {
     }
     view.default_route_link = best.map(|(_, link)| link);
     Ok(view)
+}
+
+/// A route's metric; the lowest one is preferred.
+fn metric_of(message: &RouteNetlinkMessage) -> u32 {
+    let RouteNetlinkMessage::NewRoute(RouteMessage { attributes, .. }) = message else { return 0 };
+    let metric = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    };
+    attributes.iter().find_map(metric).unwrap_or_default()
+}
+
+/// All objects of a kind. Asks again where they changed meanwhile, for then one that was there all the time may be missing.
+async fn list(
+    handle: &mut Handle,
+    what: &'static str,
+    question: RouteNetlinkMessage,
+) -> Result<Vec<RouteNetlinkMessage>, ObserveError> {
+    let mut found = Vec::new();
+    for _ in 0..DUMPS {
+        let interrupted;
+        (found, interrupted) =
+            dump(handle, question.clone()).await.map_err(|source| ObserveError::Dump { what, source })?;
+        if !interrupted {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// All objects of a kind, and whether they changed meanwhile.
+async fn dump(
+    handle: &mut Handle,
+    question: RouteNetlinkMessage,
+) -> Result<(Vec<RouteNetlinkMessage>, bool), rtnetlink::Error> {
+    let mut message = NetlinkMessage::from(question);
+    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut answers = handle.request(message)?;
+    let (mut found, mut interrupted) = (Vec::new(), false);
+    while let Some(answer) = answers.next().await {
+        interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+        match answer.payload {
+            NetlinkPayload::InnerMessage(object) => found.push(object),
+            NetlinkPayload::Error(e) => return Err(rtnetlink::Error::NetlinkError(e)),
+            _ => {}
+        }
+    }
+    Ok((found, interrupted))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use dotfour_datapath::link::{LinkId, VethEnd, VethPair};
+    use dotfour_datapath::{Batch, Netns, Socket};
+
+    use super::*;
+
+    fn pair(near: &str, far: &str) -> Batch {
+        let end = |name| VethEnd { name, mac: None, index: None };
+        let mut batch = Batch::new();
+        batch.create_veth("make a pair", &VethPair { near: end(near), far: end(far), far_netns: None, mtu: 1500 });
+        batch
+    }
+
+    /// Asks until a dump says so. The links that stay are in a list all the same.
+    fn observed_while_links_come_and_go() -> bool {
+        let mut socket = Socket::open().unwrap();
+        for number in 0..40 {
+            socket.run(pair(&format!("near{number}"), &format!("far{number}"))).unwrap();
+        }
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    socket.run(pair("come", "go")).unwrap();
+                    let mut batch = Batch::new();
+                    batch.delete_link("delete a link", LinkId::Name("come"));
+                    socket.run(batch).unwrap();
+                }
+            });
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let seen = runtime.block_on(async {
+                let (connection, mut handle, _) = rtnetlink::new_connection().unwrap();
+                tokio::spawn(connection);
+                for _ in 0..20_000 {
+                    let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+                    let (_, interrupted) = dump(&mut handle, question).await.unwrap();
+                    if interrupted {
+                        let links = observe().await.unwrap().links;
+                        return links.iter().filter(|link| link.name.starts_with("near")).count() == 40;
+                    }
+                }
+                false
+            });
+            over.store(true, Ordering::Relaxed);
+            seen
+        })
+    }
+
+    #[test]
+    fn a_list_that_was_interrupted_says_so_and_is_asked_for_again() {
+        assert!(Netns::create().unwrap().run(observed_while_links_come_and_go).unwrap());
+    }
 }

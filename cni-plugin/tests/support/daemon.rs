@@ -46,7 +46,7 @@ impl Daemon {
                 match deed(&request) {
                     Deed::Say(reply) => drop(net::send(&connection, &reply, SendFlags::NOSIGNAL)),
                     Deed::SayAndStay(reply) => {
-                        drop(net::send(&connection, &reply, SendFlags::NOSIGNAL));
+                        let _ = net::send(&connection, &reply, SendFlags::NOSIGNAL);
                         kept.push(connection);
                     }
                     Deed::Close => {}

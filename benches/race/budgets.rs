@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::burst::{Rush, Size};
+use crate::burst::{Burst, Rush, Size};
 use crate::contestant::{ALONE, DOTFOUR, FLOOR, GLIBC_NO_OP, NO_OP, PTP};
 use crate::forwarding::Path;
 use crate::results::{Results, VERBS};
@@ -20,6 +20,8 @@ const SAME: f64 = 0.03;
 enum Budget {
     AtMost(f64),
     AtLeast(f64),
+    /// Not promised: it says what could be kept at all.
+    Bound,
 }
 
 impl Budget {
@@ -27,6 +29,7 @@ impl Budget {
         let (text, kept) = match self {
             Budget::AtMost(limit) => (format!("≤ {limit}"), measured <= *limit),
             Budget::AtLeast(limit) => (format!("≥ {limit}"), measured >= *limit),
+            Budget::Bound => return ("–".to_owned(), ""),
         };
         (text, if kept { "kept" } else { "missed" })
     }
@@ -35,7 +38,7 @@ impl Budget {
     fn judge_between(&self, measured: Spread) -> (String, &'static str) {
         let best = match self {
             Budget::AtMost(_) => measured.low,
-            Budget::AtLeast(_) => measured.high,
+            Budget::AtLeast(_) | Budget::Bound => measured.high,
         };
         let (text, verdict) = self.judge(measured.median);
         let unclear = verdict == "missed" && self.judge(best).1 == "kept";
@@ -67,6 +70,11 @@ fn calls(results: &Results) -> Vec<(String, Budget, Spread)> {
     let of = |own: &Samples, other: &Samples| own.spread_against(other);
     lines.push(("ADD, in times of the floor".to_owned(), Budget::AtMost(1.25), of(&dotfour.add, &floor.add)));
     lines.push(("ADD of ptp, in times of dotfour's".to_owned(), Budget::AtLeast(10.0), of(&ptp.add, &dotfour.add)));
+    // What a daemon would make of it that takes no time at all.
+    let instant = floor.add.with_in_place_of(&alone.add, &smallest.add);
+    let line =
+        "ADD of ptp, in times of the floor's kernel work and the plugin alone: the most that dotfour could reach";
+    lines.push((line.to_owned(), Budget::Bound, of(&ptp.add, &instant)));
     let del = "DEL, in times of the smallest process and 0.15 ms".to_owned();
     lines.push((del, Budget::AtMost(1.25), of(&dotfour.del, &del_floor)));
     lines.push(("DEL of ptp, in times of dotfour's".to_owned(), Budget::AtLeast(50.0), of(&ptp.del, &dotfour.del)));
@@ -83,18 +91,32 @@ fn calls(results: &Results) -> Vec<(String, Budget, Spread)> {
     lines
 }
 
-/// The largest burst.
+/// The burst with a single caller, who adds pod behind pod, and the largest.
 fn bursts(results: &Results) -> Vec<(String, Budget, f64)> {
-    let Some((Size { pods, callers }, outcomes)) = results.bursts.last() else { return Vec::new() };
-    let burst = |wanted: &str| outcomes.iter().find(|(name, _)| *name == wanted).map(|(_, burst)| &burst.add);
-    let rate = |wanted: &str| burst(wanted).map_or(f64::NAN, Rush::rate);
-    let refused = burst(DOTFOUR).map_or(0, |add| add.refused);
-    let what = format!("{pods} pods, {callers} callers");
-    vec![
-        (format!("{what}: ADD/s"), Budget::AtLeast(1_000.0), rate(DOTFOUR)),
-        (format!("{what}: ADD/s, in times of ptp's"), Budget::AtLeast(6.0), rate(DOTFOUR) / rate(PTP)),
-        (format!("{what}: refused"), Budget::AtMost(0.0), f64::from(u32::try_from(refused).unwrap_or(u32::MAX))),
-    ]
+    let mut lines = Vec::new();
+    if let Some((Size { pods, .. }, outcomes)) = results.bursts.iter().find(|(size, _)| size.callers == 1) {
+        let line = format!("{pods} pods, one after the other: ADD/s, in times of ptp's");
+        lines.push((line, Budget::AtLeast(10.0), rate(outcomes, DOTFOUR) / rate(outcomes, PTP)));
+    }
+    if let Some((Size { pods, callers }, outcomes)) = results.bursts.last() {
+        let refused = adds(outcomes, DOTFOUR).map_or(0, |add| add.refused);
+        let what = format!("{pods} pods, {callers} callers");
+        let against_ptp = rate(outcomes, DOTFOUR) / rate(outcomes, PTP);
+        lines.extend([
+            (format!("{what}: ADD/s"), Budget::AtLeast(1_000.0), rate(outcomes, DOTFOUR)),
+            (format!("{what}: ADD/s, in times of ptp's"), Budget::AtLeast(6.0), against_ptp),
+            (format!("{what}: refused"), Budget::AtMost(0.0), f64::from(u32::try_from(refused).unwrap_or(u32::MAX))),
+        ]);
+    }
+    lines
+}
+
+fn adds<'o>(outcomes: &'o [(&'static str, Burst)], wanted: &str) -> Option<&'o Rush> {
+    outcomes.iter().find(|(name, _)| *name == wanted).map(|(_, burst)| &burst.add)
+}
+
+fn rate(outcomes: &[(&'static str, Burst)], wanted: &str) -> f64 {
+    adds(outcomes, wanted).map_or(f64::NAN, Rush::rate)
 }
 
 /// Forwarding is not below ptp's, as far as so many rounds can tell: behind the ratio stands between what it lies.
@@ -125,6 +147,7 @@ mod tests {
         assert_eq!(Budget::AtMost(1.25).judge(1.26).1, "missed");
         assert_eq!(Budget::AtLeast(50.0).judge(50.0), ("≥ 50".to_owned(), "kept"));
         assert_eq!(Budget::AtLeast(50.0).judge(49.9).1, "missed");
+        assert_eq!(Budget::Bound.judge(9.1), ("–".to_owned(), ""));
     }
 
     #[test]

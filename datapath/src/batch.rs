@@ -180,6 +180,11 @@ impl Object<'_> {
 }
 
 impl<'d> Object<'d> {
+    /// What it is, and what is said of it (`RTM_*`).
+    pub(crate) fn kind(&self) -> Option<u16> {
+        self.0.get(4..)?.first_chunk().map(|kind| u16::from_ne_bytes(*kind))
+    }
+
     /// What is behind the message's header.
     pub(crate) fn payload(&self) -> &'d [u8] {
         self.0.get(HEADER..).unwrap_or_default()

@@ -21,10 +21,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use netlink_packet_core::{NLM_F_DUMP, NlasIterator};
+use netlink_packet_core::{NLA_HEADER_SIZE, NLM_F_DUMP};
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
 
+use crate::attributes::attributes;
 use crate::batch::Batch;
 use crate::channel::Channel;
 use crate::socket::KernelError;
@@ -57,9 +58,8 @@ const FILTER_SOURCE: u32 = 1;
 /// How many entries there are (`enum ctattr_stats_global`), big-endian.
 const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 
-/// Set in the type of an attribute that holds attributes, and the mask that takes it off again.
+/// Set in the type of an attribute that holds attributes.
 const NESTED: u16 = 1 << 15;
-const TYPE_MASK: u16 = 0x3fff;
 
 /// Address families; the last one is any.
 const INET: u8 = 2;
@@ -348,20 +348,8 @@ fn tuple(value: &[u8]) -> Option<(IpAddr, IpAddr)> {
     source.zip(destination)
 }
 
-/// Attributes up to the first that is cut off.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(bytes).map_while(Result::ok).map(|nla| {
-        let (kind, value) = (nla.kind() & TYPE_MASK, nla.value_length());
-        let value = nla.into_inner().get(ATTRIBUTE_HEADER..ATTRIBUTE_HEADER + value).unwrap_or_default();
-        (kind, value)
-    })
-}
-
-/// The length of an attribute's header: its length and its type.
-const ATTRIBUTE_HEADER: usize = 4;
-
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(ATTRIBUTE_HEADER + value.len()).unwrap_or(u16::MAX);
+    let length = u16::try_from(NLA_HEADER_SIZE + value.len()).unwrap_or(u16::MAX);
     let mut bytes = Vec::with_capacity(usize::from(length).next_multiple_of(4));
     bytes.extend(length.to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());

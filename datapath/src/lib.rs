@@ -7,6 +7,7 @@
 //! a pod should look like. Everything here blocks, and none of it reads the clock.
 
 pub mod address;
+mod attributes;
 pub mod batch;
 mod channel;
 pub mod conntrack;

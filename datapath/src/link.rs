@@ -7,6 +7,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rustix::io::Errno;
 
+use crate::attributes::attributes;
+use crate::batch::Object;
 use crate::request::{INET, INET6, Kind, Request};
 use crate::{Batch, KernelError, Mac, Socket};
 
@@ -32,6 +34,10 @@ const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_EUI64: u8 = 0;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+const RTM_NEWLINK: u16 = 16;
+const IFF_UP: u32 = 1;
+/// The length of `struct ifinfomsg`, which a link's message begins with.
+const HEADER: usize = 16;
 
 /// The kernel's limit for an interface name, in bytes (IFNAMSIZ without the final zero).
 pub const MAX_NAME: usize = 15;
@@ -235,7 +241,11 @@ impl Socket {
         let mut batch = Batch::new();
         batch.get_link("look up a link", link);
         let mut found = None;
-        match self.exchange(batch, |object| found = found.take().or_else(|| read_link(object))) {
+        let outcome = self.exchange(batch, |object| {
+            found = found.take().or_else(|| read_link(object));
+            Ok(())
+        });
+        match outcome {
             Err(e) if e.errno() == Some(Errno::NODEV) => Ok(None),
             Err(e) => Err(e),
             Ok(()) => Ok(found),
@@ -244,33 +254,46 @@ impl Socket {
 
     /// All links of the socket's namespace. Its cost grows with their number: not for the path of a pod.
     pub fn links(&mut self) -> Result<Vec<Link>, KernelError> {
-        self.dump("list the links", RouteNetlinkMessage::GetLink(LinkMessage::default()), read_link)
+        let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        self.dump_objects("list the links", question, |object| Ok(read_link(object)))
     }
 }
 
-/// Reads a link out of a netlink message; `None` if the message is about something else.
-pub fn read_link(message: RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+/// Reads a link out of an object; `None` if the object is about something else. What is of no use here is passed by: a link
+/// that cannot be read is one that is not seen, and another kernel may write of it what nobody here knows.
+fn read_link(object: &Object<'_>) -> Option<Link> {
+    if object.kind() != Some(RTM_NEWLINK) {
+        return None;
+    }
+    let (header, attributes_of_it) = object.payload().split_at_checked(HEADER)?;
     let mut link =
-        Link { index: message.header.index, up: message.header.flags.contains(LinkFlags::Up), ..Link::default() };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::Controller(index) => link.master = Some(index),
-            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
-            LinkAttribute::Group(group) => link.group = group,
-            LinkAttribute::LinkInfo(infos) => {
-                link.kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
+        Link { index: number(header.get(4..8)?)?, up: number(header.get(8..12)?)? & IFF_UP != 0, ..Link::default() };
+    for (kind, value) in attributes(attributes_of_it) {
+        match kind {
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
+            IFLA_MTU => link.mtu = number(value).unwrap_or_default(),
+            IFLA_MASTER => link.master = number(value),
+            IFLA_IFALIAS => link.alias = Some(text(value)),
+            IFLA_GROUP => link.group = number(value).unwrap_or_default(),
+            IFLA_LINKINFO => {
+                link.kind = attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND).map(|(_, v)| text(v))
             }
             _ => {}
         }
     }
     Some(link)
+}
+
+fn number(value: &[u8]) -> Option<u32> {
+    value.try_into().ok().map(u32::from_ne_bytes)
+}
+
+/// A text with its final zero. The kernel takes any bytes for names and aliases; what is no UTF-8 has replacement characters
+/// here, as no text of ours has.
+fn text(value: &[u8]) -> String {
+    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
+    String::from_utf8_lossy(value.get(..end).unwrap_or_default()).into_owned()
 }
 
 fn write_end(request: &mut Request<'_>, end: &VethEnd<'_>, mtu: u32) {
@@ -304,14 +327,13 @@ fn link_request<'b>(
 }
 
 /// `struct ifinfomsg`.
-fn link_header(index: u32, up: Option<bool>) -> [u8; 16] {
-    const IFF_UP: u32 = 1;
+fn link_header(index: u32, up: Option<bool>) -> [u8; HEADER] {
     let (flags, change) = match up {
         Some(true) => (IFF_UP, IFF_UP),
         Some(false) => (0, IFF_UP),
         None => (0, 0),
     };
-    let mut header = [0; 16];
+    let mut header = [0; HEADER];
     let (fields, _) = header.as_chunks_mut::<4>();
     // The first four bytes are family and type, neither of which is said.
     for (field, value) in fields.iter_mut().skip(1).zip([index, flags, change]) {

@@ -5,11 +5,11 @@
 
 use std::io;
 
-use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_core::{DecodeError, NLM_F_DUMP};
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Object};
 use crate::channel::{Channel, Memory};
 
 /// How often to ask for all objects of a kind that are changed all the time.
@@ -94,31 +94,41 @@ impl Socket {
     }
 
     /// Like [`Socket::run`], for requests that ask for objects; hands each object over as it comes.
-    pub fn exchange(
+    pub(crate) fn exchange(
         &mut self,
         batch: Batch,
-        mut each_object: impl FnMut(RouteNetlinkMessage),
+        each_object: impl FnMut(&Object<'_>) -> Result<(), DecodeError>,
     ) -> Result<(), KernelError> {
-        self.0.converse(batch, |object| {
-            object.read()?.into_iter().for_each(&mut each_object);
-            Ok(())
-        })
+        self.0.converse(batch, each_object)
     }
 
-    /// Asks for all objects of a kind, and reads those that `read` knows. Asks again where they changed meanwhile; where they
-    /// change all the time, something may be missing.
+    /// [`Socket::dump_objects`], of objects that are read by the crate's types.
     pub(crate) fn dump<T>(
         &mut self,
         step: &'static str,
         question: RouteNetlinkMessage,
         read: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> Result<Vec<T>, KernelError> {
+        self.dump_objects(step, question, |object| Ok(object.read()?.and_then(&read)))
+    }
+
+    /// Asks for all objects of a kind, and reads those that `read` knows. Asks again where they changed meanwhile; where they
+    /// change all the time, something may be missing.
+    pub(crate) fn dump_objects<T>(
+        &mut self,
+        step: &'static str,
+        question: RouteNetlinkMessage,
+        read: impl Fn(&Object<'_>) -> Result<Option<T>, DecodeError>,
+    ) -> Result<Vec<T>, KernelError> {
         let mut found = Vec::new();
         for _ in 0..DUMPS {
             let mut batch = Batch::new();
             batch.push(step, question.clone(), NLM_F_DUMP);
             found.clear();
-            match self.exchange(batch, |object| found.extend(read(object))) {
+            match self.exchange(batch, |object| {
+                found.extend(read(object)?);
+                Ok(())
+            }) {
                 Err(e) if e.errno() == Some(Errno::INTR) => {}
                 outcome => {
                     outcome?;

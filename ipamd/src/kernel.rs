@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use dotfour_datapath::address::read_address;
-use dotfour_datapath::link::{Link, read_link};
+use dotfour_datapath::link::Link;
 use dotfour_datapath::route::read_route;
+use dotfour_datapath::{KernelError, Socket};
 use futures_util::StreamExt;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::Handle;
 
@@ -62,10 +62,13 @@ pub enum ObserveError {
     /// No netlink socket.
     #[error("cannot open a netlink socket")]
     Socket(#[source] std::io::Error),
+    /// The links cannot be listed.
+    #[error(transparent)]
+    Links(KernelError),
     /// A dump failed.
     #[error("cannot list the node's {what}")]
     Dump {
-        /// Links, addresses or routes.
+        /// Addresses or routes.
         what: &'static str,
         /// Why.
         #[source]
@@ -75,17 +78,18 @@ pub enum ObserveError {
 
 /// Reads the calling thread's namespace.
 pub async fn observe() -> Result<NodeView, ObserveError> {
+    // Not by rtnetlink, which reads all that the kernel says of a link and passes over one of which it cannot: its addresses
+    // would count as free.
+    let links = Socket::open().map_err(ObserveError::Socket)?.links().map_err(ObserveError::Links)?;
     let (connection, mut handle, _) = rtnetlink::new_connection().map_err(ObserveError::Socket)?;
     let connection = tokio::spawn(connection);
-    let view = view(&mut handle).await;
+    let view = view(links, &mut handle).await;
     connection.abort();
     view
 }
 
-async fn view(handle: &mut Handle) -> Result<NodeView, ObserveError> {
-    let mut view = NodeView::default();
-    let links = list(handle, "links", RouteNetlinkMessage::GetLink(LinkMessage::default())).await?;
-    view.links.extend(links.into_iter().filter_map(read_link));
+async fn view(links: Vec<Link>, handle: &mut Handle) -> Result<NodeView, ObserveError> {
+    let mut view = NodeView { links, ..NodeView::default() };
     let addresses = list(handle, "addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
     for found in addresses.into_iter().filter_map(read_address) {
         view.addresses.entry(found.link).or_default().push(found.address);
@@ -167,8 +171,13 @@ async fn dump(
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::process::Command;
+
     use dotfour_datapath::link::{LinkId, VethEnd, VethPair};
-    use dotfour_datapath::{Batch, Netns, Socket};
+    use dotfour_datapath::{Batch, Netns};
+    use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 
     use super::*;
 
@@ -177,6 +186,11 @@ mod tests {
         let mut batch = Batch::new();
         batch.create_veth("make a pair", &VethPair { near: end(near), far: end(far), far_netns: None, mtu: 1500 });
         batch
+    }
+
+    fn is_near(object: &RouteNetlinkMessage) -> bool {
+        let RouteNetlinkMessage::NewLink(LinkMessage { attributes, .. }) = object else { return false };
+        attributes.iter().any(|of| matches!(of, LinkAttribute::IfName(name) if name.starts_with("near")))
     }
 
     /// Asks until a dump says so. The links that stay are in a list all the same.
@@ -201,10 +215,10 @@ mod tests {
                 tokio::spawn(connection);
                 for _ in 0..20_000 {
                     let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
-                    let (_, interrupted) = dump(&mut handle, question).await.unwrap();
+                    let (_, interrupted) = dump(&mut handle, question.clone()).await.unwrap();
                     if interrupted {
-                        let links = observe().await.unwrap().links;
-                        return links.iter().filter(|link| link.name.starts_with("near")).count() == 40;
+                        let links = list(&mut handle, "links", question).await.unwrap();
+                        return links.iter().filter(|link| is_near(link)).count() == 40;
                     }
                 }
                 false
@@ -217,5 +231,23 @@ mod tests {
     #[test]
     fn a_list_that_was_interrupted_says_so_and_is_asked_for_again() {
         assert!(Netns::create().unwrap().run(observed_while_links_come_and_go).unwrap());
+    }
+
+    #[test]
+    fn a_link_with_an_alias_that_is_no_text_is_seen_with_its_addresses() {
+        let view = Netns::create().unwrap().run(|| {
+            Socket::open().unwrap().run(pair("near", "far")).unwrap();
+            let ip = |arguments: &[&[u8]]| {
+                let arguments = arguments.iter().map(|argument| OsStr::from_bytes(argument));
+                assert!(Command::new("ip").args(arguments).status().unwrap().success());
+            };
+            ip(&[b"link", b"set", b"near", b"alias", b"B\xfcro"]);
+            ip(&[b"address", b"add", b"10.240.0.7/32", b"dev", b"near"]);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(observe()).unwrap()
+        });
+        let view = view.unwrap();
+        assert!(view.all_addresses().any(|found| found == ("10.240.0.7".parse().unwrap(), "near")), "{view:?}");
+        assert!(view.links.iter().any(|link| link.alias.as_deref() == Some("B\u{fffd}ro")), "{:?}", view.links);
     }
 }

@@ -60,6 +60,12 @@ pub enum NicError {
     /// The source names no NIC, nor does the configuration or the default route.
     #[error("the source names no NIC and the node has no default route; set nic: to the NIC's name")]
     Unnamed,
+    /// The NIC's name is no text.
+    #[error("the NIC {name} has a name that is no UTF-8, with which no rules can be written; rename it")]
+    Nameless {
+        /// What can be read of its name.
+        name: String,
+    },
     /// The NIC has no address of the node's.
     #[error("the NIC {name} has no IPv4 address, which the node needs to reach its pods")]
     NoAddress {
@@ -116,6 +122,9 @@ fn with_mac<'l>(candidates: &[&'l Link], mac: Mac, report: &NicView, node: &Node
 }
 
 fn nic(link: &Link, report: &NicView, node: &NodeView) -> Result<Nic, NicError> {
+    if link.name.contains(char::REPLACEMENT_CHARACTER) {
+        return Err(NicError::Nameless { name: link.name.clone() });
+    }
     let address = own_address(link, report, node).ok_or_else(|| NicError::NoAddress { name: link.name.clone() })?;
     let address_v6 = own_address_v6(link, report, node);
     Ok(Nic { index: link.index, name: link.name.clone(), mtu: link.mtu, address, address_v6 })
@@ -252,6 +261,12 @@ mod tests {
     fn a_nic_without_an_address_is_an_error() {
         let node = NodeView { addresses: [].into(), ..node() };
         assert_eq!(choose(&[report(Some(MAC))], &node, None), Err(NicError::NoAddress { name: "eth0".into() }));
+    }
+
+    #[test]
+    fn a_nic_whose_name_is_no_text_is_an_error() {
+        let node = NodeView { links: vec![link(2, "eth\u{fffd}", MAC)], ..node() };
+        assert_eq!(choose(&[report(Some(MAC))], &node, None), Err(NicError::Nameless { name: "eth\u{fffd}".into() }));
     }
 
     #[test]

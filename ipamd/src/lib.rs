@@ -37,6 +37,7 @@ pub mod lease;
 pub mod metrics;
 pub mod nic;
 pub mod pool;
+pub mod program;
 pub mod refill;
 pub mod rules;
 pub mod server;

@@ -1,20 +1,17 @@
 //! The CNI project's reference plugins, which are not ours and which a node needs all the same.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::retry_on_intr;
 use serde::Deserialize;
 
-/// How long a plugin may take to say its versions.
-const PATIENCE: Duration = Duration::from_secs(2);
+use crate::program::{self, Limits};
 
-/// How much it may say, in bytes.
-const LONGEST: usize = 64 * 1024;
+/// What a plugin is granted to say its versions.
+const LIMITS: Limits = Limits { patience: Duration::from_secs(2), longest: 64 * 1024 };
 
 /// A reference plugin that matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,43 +73,11 @@ struct Versions {
 /// # Errors
 /// It cannot be run, says something else, or nothing in time.
 pub fn versions(program: &Path) -> io::Result<Vec<String>> {
-    let mut child = Command::new(program)
-        .env_clear()
-        .env("CNI_COMMAND", "VERSION")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // One that does not read it may still answer.
-        let _ = stdin.write_all(br#"{"cniVersion":"1.0.0"}"#);
-    }
-    let said =
-        child.stdout.take().map_or_else(|| Ok(Vec::new()), |stdout| read_until(stdout, Instant::now() + PATIENCE));
-    // It has said all, or must not go on. One that ended by itself does not mind.
-    let _ = child.kill();
-    child.wait()?;
-    let answer: Versions = serde_json::from_slice(&said?)?;
+    let mut command = Command::new(program);
+    command.env_clear().env("CNI_COMMAND", "VERSION");
+    let (_, output) = program::run(&mut command, br#"{"cniVersion":"1.0.0"}"#, LIMITS)?;
+    let answer: Versions = serde_json::from_slice(&output.stdout)?;
     Ok(answer.supported_versions)
-}
-
-/// What is said before the end, which has to come by then.
-fn read_until(mut from: ChildStdout, by: Instant) -> io::Result<Vec<u8>> {
-    let mut said = Vec::new();
-    let mut buffer = [0; 4096];
-    while said.len() < LONGEST {
-        let left = by.saturating_duration_since(Instant::now());
-        let patience = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mut fds = [PollFd::new(&from, PollFlags::IN)];
-        if retry_on_intr(|| poll(&mut fds, Some(&patience)))? == 0 {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        match from.read(&mut buffer)? {
-            0 => return Ok(said),
-            length => said.extend(buffer.get(..length).unwrap_or_default()),
-        }
-    }
-    Err(io::ErrorKind::FileTooLarge.into())
 }
 
 #[cfg(test)]

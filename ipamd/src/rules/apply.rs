@@ -4,15 +4,20 @@
 //! and out of its error, and does not say which process it was, which [`super::events`] must know.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
 
 use super::outline::Outline;
 use super::table::{Content, TABLE};
+use crate::program::{self, Limits};
 
 /// Where `nft` may be although PATH does not say so: an ordinary user's PATH lacks these, and so do some units'.
 const SYSTEM_DIRECTORIES: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
+
+/// What `nft` is granted. Ten thousand networks take it a quarter of a second, and it waits for others who change tables.
+const LIMITS: Limits = Limits { patience: Duration::from_secs(30), longest: 64 * 1024 * 1024 };
 
 /// Why the rules could not be read or written. What was there is there still.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +36,15 @@ pub enum ApplyError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// The program does not end.
+    #[error(
+        "{program} has not ended within {} s and was killed; look what else changes the kernel's tables, and for how long",
+        LIMITS.patience.as_secs()
+    )]
+    Hangs {
+        /// Its path.
+        program: String,
     },
     /// The program refuses.
     #[error("nft cannot {what}: {said}")]
@@ -100,27 +114,12 @@ impl Nft {
     }
 
     fn run(&self, arguments: &[&str], input: &[u8]) -> Result<(u32, Output), ApplyError> {
-        let failed = |source| ApplyError::Run { program: self.program.display().to_string(), source };
-        let mut child = Command::new(self.path())
-            .args(arguments)
-            .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(failed)?;
-        let pid = child.id();
-        // It reads all before it says anything, so nobody waits for the other. If it ends early, it says why.
-        let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input));
-        let output = child.wait_with_output().map_err(failed)?;
-        match written {
-            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(failed(e)),
-            _ => Ok((pid, output)),
-        }
-    }
-
-    fn path(&self) -> &Path {
-        &self.program
+        let program = || self.program.display().to_string();
+        let mut command = Command::new(&self.program);
+        program::run(command.args(arguments).env("LC_ALL", "C"), input, LIMITS).map_err(|source| match source.kind() {
+            io::ErrorKind::TimedOut => ApplyError::Hangs { program: program() },
+            _ => ApplyError::Run { program: program(), source },
+        })
     }
 }
 

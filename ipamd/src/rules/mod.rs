@@ -27,7 +27,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -42,6 +42,13 @@ use forward_drop::Verdict;
 
 /// How long to wait after somebody changed the table, so that two programs that fight over it leave the node some time.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long the end waits for the rules' thread. One that waits for an `nft` that hangs is left behind: what that may still
+/// write, the next daemon puts right.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often the end looks for it.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Why the rules are not in force at the start.
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +100,9 @@ impl Drop for Rules {
     fn drop(&mut self) {
         // Eight bytes are what an eventfd takes.
         let told = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes()).is_ok();
-        if let Some(thread) = self.thread.take().filter(|_| told) {
-            let _ = thread.join();
+        let by = Instant::now() + PATIENCE;
+        while told && self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) && Instant::now() < by {
+            thread::sleep(LOOK);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The table stays as planned, whatever others do to it, and is not written without need.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -157,15 +158,21 @@ fn a_repair_that_failed_is_tried_again_although_names_and_hooks_are_as_planned()
     assert!(took < Duration::from_secs(3), "back after {took:?}");
 }
 
-#[test]
-fn while_nft_hangs_the_daemon_looks_at_its_source_and_answers() {
-    let node = node_in_a_world();
+/// Makes a node's `nft` hang while the first file is there; the second is there once one does.
+fn let_nft_hang(node: &Node) -> (PathBuf, PathBuf) {
     let (hang, hanging) = (node.directory.path().join("hang"), node.directory.path().join("hanging"));
     let script = "while [ -e HANG ]; do touch HANGING; sleep 0.1; done\nPATH=${PATH#*:}; exec nft \"$@\"";
     node.put_tool(
         "nft",
         &script.replace("HANGING", &hanging.display().to_string()).replace("HANG", &hang.display().to_string()),
     );
+    (hang, hanging)
+}
+
+#[test]
+fn while_nft_hangs_the_daemon_looks_at_its_source_and_answers() {
+    let node = node_in_a_world();
+    let (hang, hanging) = let_nft_hang(&node);
     let source = "source: {kind: static, subnet: 10.240.0.0/16, addresses: [10.240.0.5], refresh: 50ms}";
     let _daemon = node.start(&node.config(&format!("masquerade: {{vnetCidr: 10.240.0.0/16}}\n{source}\n")));
     // What it looks at once, at its start, is behind it then.
@@ -185,6 +192,24 @@ fn while_nft_hangs_the_daemon_looks_at_its_source_and_answers() {
     assert!(hang.exists(), "the answer came only when nft had ended");
     freed.join().unwrap();
     eventually("the element is back", || is_whole(&node));
+}
+
+#[test]
+fn a_daemon_ends_although_nft_hangs() {
+    let node = node_in_a_world();
+    let (hang, hanging) = let_nft_hang(&node);
+    let daemon = node.start(&config(&node, "masquerade: {vnetCidr: 10.240.0.0/16}"));
+    fs::write(&hang, "").unwrap();
+    run(&node.netns, HARM);
+    eventually("nft hangs", || hanging.exists());
+    let end = hang.clone();
+    let freed = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(8));
+        fs::remove_file(end).unwrap();
+    });
+    daemon.stop();
+    assert!(hang.exists(), "it ended only when nft had ended");
+    freed.join().unwrap();
 }
 
 #[test]

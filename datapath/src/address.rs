@@ -7,6 +7,8 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use crate::attributes::{address, attributes, number};
+use crate::batch::Object;
 use crate::request::{self, Kind, Request};
 use crate::{Batch, KernelError, Socket};
 
@@ -14,6 +16,7 @@ use crate::{Batch, KernelError, Socket};
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
+const RT_SCOPE_LINK: u8 = 253;
 const IFA_F_NODAD: u32 = 0x02;
 const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 
@@ -73,24 +76,29 @@ impl Batch {
 impl Socket {
     /// The addresses of all links, of both families. Its cost grows with their number: not for the path of a pod.
     pub fn addresses(&mut self) -> Result<Vec<LinkAddress>, KernelError> {
-        self.dump("list the addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()), read_address)
+        let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        self.dump_objects("list the addresses", question, |object| Ok(read_address(object)))
     }
 }
 
-/// Reads an address out of a netlink message; `None` if the message is about something else.
-pub fn read_address(message: RouteNetlinkMessage) -> Option<LinkAddress> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    let (mut local, mut address) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(found) => local = Some(*found),
-            AddressAttribute::Address(found) => address = Some(*found),
+/// Reads an address out of an object; `None` if the object is about something else.
+fn read_address(object: &Object<'_>) -> Option<LinkAddress> {
+    if object.kind() != Some(Kind::NewAddress as u16) {
+        return None;
+    }
+    // `struct ifaddrmsg`.
+    let ([_family, prefix, _flags, scope, link @ ..], rest) = object.payload().split_first_chunk::<8>()?;
+    let (mut local, mut of_peer) = (None, None);
+    for (kind, value) in attributes(rest) {
+        match kind {
+            IFA_LOCAL => local = address(value),
+            IFA_ADDRESS => of_peer = address(value),
             _ => {}
         }
     }
     // They differ only on point-to-point links, where the other one is the peer's.
-    let address = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
-    Some(LinkAddress { link: message.header.index, address, link_scope: message.header.scope == AddressScope::Link })
+    let address = IpNet::new(local.or(of_peer)?, *prefix).ok()?;
+    Some(LinkAddress { link: number(link)?, address, link_scope: *scope == RT_SCOPE_LINK })
 }
 
 fn message(link: u32, address: IpNet) -> AddressMessage {

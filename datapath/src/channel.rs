@@ -265,10 +265,10 @@ mod tests {
     }
 
     #[test]
-    fn a_dump_whose_links_come_and_go_meanwhile_says_so() {
+    fn a_dump_whose_links_come_and_go_meanwhile_says_so_and_a_list_is_whole_all_the_same() {
         among_many_links(|mut socket, mut channel| {
             let over = AtomicBool::new(false);
-            let interrupted = std::thread::scope(|scope| {
+            let found = std::thread::scope(|scope| {
                 scope.spawn(|| {
                     while !over.load(Ordering::Relaxed) {
                         socket.run(pair("come", "go")).unwrap();
@@ -277,12 +277,24 @@ mod tests {
                         socket.run(batch).unwrap();
                     }
                 });
-                let interrupted =
-                    (0..20_000).any(|_| list(&mut channel, |_| Ok(())).is_err_and(|e| e.errno() == Some(Errno::INTR)));
+                let mut lister = Socket::open().unwrap();
+                let mut interrupted = 0;
+                let mut bad_lists = Vec::new();
+                for _ in 0..20_000 {
+                    let near =
+                        lister.links().map(|links| links.iter().filter(|link| link.name.starts_with("near")).count());
+                    bad_lists.extend(Some(near).filter(|near| !matches!(near, Ok(40))));
+                    let dumped = list(&mut channel, |_| Ok(()));
+                    interrupted += usize::from(dumped.is_err_and(|e| e.errno() == Some(Errno::INTR)));
+                    // Among as many lists, there are some that were interrupted too.
+                    if interrupted == 10 || !bad_lists.is_empty() {
+                        break;
+                    }
+                }
                 over.store(true, Ordering::Relaxed);
-                interrupted
+                (interrupted, bad_lists)
             });
-            assert!(interrupted, "no dump was interrupted");
+            assert!(matches!(&found, (10, bad) if bad.is_empty()), "{found:?}");
         });
     }
 }

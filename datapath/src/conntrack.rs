@@ -21,11 +21,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use netlink_packet_core::{NLA_HEADER_SIZE, NLM_F_DUMP};
+use netlink_packet_core::{NLA_F_NESTED, NLA_HEADER_SIZE, NLM_F_DUMP};
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
 
-use crate::attributes::attributes;
+use crate::attributes::{address, attributes};
 use crate::batch::Batch;
 use crate::channel::Channel;
 use crate::socket::KernelError;
@@ -57,9 +57,6 @@ const FILTER_SOURCE: u32 = 1;
 
 /// How many entries there are (`enum ctattr_stats_global`), big-endian.
 const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
-
-/// Set in the type of an attribute that holds attributes.
-const NESTED: u16 = 1 << 15;
 
 /// Address families; the last one is any.
 const INET: u8 = 2;
@@ -292,12 +289,13 @@ fn filters(address: Ipv4Addr, place: Place) -> Vec<Vec<u8>> {
     let others = if place == Place::Target { &[][..] } else { &others };
     let filter = |&(tuple, flags, end): &(u16, u16, u16)| {
         // Without a tuple, a kernel that does not know the filter would remove every entry there is.
-        let named = attribute(CTA_TUPLE_IP | NESTED, &attribute(CTA_IP_V4_SRC + end, &address.octets()));
+        let named = attribute(CTA_TUPLE_IP | NLA_F_NESTED, &attribute(CTA_IP_V4_SRC + end, &address.octets()));
         let unless_given = |which| if which == flags { FILTER_SOURCE << end } else { 0 };
         let filter = [CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS]
             .map(|which| attribute(which, &unless_given(which).to_ne_bytes()))
             .concat();
-        [&nfgenmsg(INET)[..], &attribute(tuple | NESTED, &named), &attribute(CTA_FILTER | NESTED, &filter)].concat()
+        [&nfgenmsg(INET)[..], &attribute(tuple | NLA_F_NESTED, &named), &attribute(CTA_FILTER | NLA_F_NESTED, &filter)]
+            .concat()
     };
     [source].iter().chain(others).map(filter).collect()
 }
@@ -307,7 +305,7 @@ fn deletion(dumped: &[u8]) -> Vec<u8> {
     let mut payload = nfgenmsg(dumped.first().copied().unwrap_or_default()).to_vec();
     for (kind, value) in attributes(dumped.get(NFGENMSG..).unwrap_or_default()) {
         match kind {
-            CTA_TUPLE_ORIG => payload.extend(attribute(kind | NESTED, value)),
+            CTA_TUPLE_ORIG => payload.extend(attribute(kind | NLA_F_NESTED, value)),
             CTA_ID | CTA_ZONE => payload.extend(attribute(kind, value)),
             _ => {}
         }
@@ -335,13 +333,10 @@ fn tuple(value: &[u8]) -> Option<(IpAddr, IpAddr)> {
     let (_, ip) = attributes(value).find(|(kind, _)| *kind == CTA_TUPLE_IP)?;
     let (mut source, mut destination) = (None, None);
     for (kind, value) in attributes(ip) {
-        let address = || -> Option<IpAddr> {
-            <[u8; 4]>::try_from(value).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
-        };
         match kind {
-            CTA_IP_V4_SRC | CTA_IP_V6_SRC => source = address(),
+            CTA_IP_V4_SRC | CTA_IP_V6_SRC => source = address(value),
             // The destination's number is the source's next.
-            kind if kind == CTA_IP_V4_SRC + 1 || kind == CTA_IP_V6_SRC + 1 => destination = address(),
+            kind if kind == CTA_IP_V4_SRC + 1 || kind == CTA_IP_V6_SRC + 1 => destination = address(value),
             _ => {}
         }
     }

@@ -7,7 +7,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rustix::io::Errno;
 
-use crate::attributes::attributes;
+use crate::attributes::{attributes, number, text};
 use crate::batch::Object;
 use crate::request::{INET, INET6, Kind, Request};
 use crate::{Batch, KernelError, Mac, Socket};
@@ -34,7 +34,6 @@ const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_EUI64: u8 = 0;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
-const RTM_NEWLINK: u16 = 16;
 const IFF_UP: u32 = 1;
 /// The length of `struct ifinfomsg`, which a link's message begins with.
 const HEADER: usize = 16;
@@ -259,16 +258,15 @@ impl Socket {
     }
 }
 
-/// Reads a link out of an object; `None` if the object is about something else. What is of no use here is passed by: a link
-/// that cannot be read is one that is not seen, and another kernel may write of it what nobody here knows.
+/// Reads a link out of an object; `None` if the object is about something else.
 fn read_link(object: &Object<'_>) -> Option<Link> {
-    if object.kind() != Some(RTM_NEWLINK) {
+    if object.kind() != Some(Kind::NewLink as u16) {
         return None;
     }
-    let (header, attributes_of_it) = object.payload().split_at_checked(HEADER)?;
-    let mut link =
-        Link { index: number(header.get(4..8)?)?, up: number(header.get(8..12)?)? & IFF_UP != 0, ..Link::default() };
-    for (kind, value) in attributes(attributes_of_it) {
+    let (header, rest) = object.payload().split_at_checked(HEADER)?;
+    let up = number(header.get(8..12)?)? & IFF_UP != 0;
+    let mut link = Link { index: object.link_index()?, up, ..Link::default() };
+    for (kind, value) in attributes(rest) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
             IFLA_ADDRESS => link.mac = value.try_into().ok().map(Mac),
@@ -283,17 +281,6 @@ fn read_link(object: &Object<'_>) -> Option<Link> {
         }
     }
     Some(link)
-}
-
-fn number(value: &[u8]) -> Option<u32> {
-    value.try_into().ok().map(u32::from_ne_bytes)
-}
-
-/// A text with its final zero. The kernel takes any bytes for names and aliases; what is no UTF-8 has replacement characters
-/// here, as no text of ours has.
-fn text(value: &[u8]) -> String {
-    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
-    String::from_utf8_lossy(value.get(..end).unwrap_or_default()).into_owned()
 }
 
 fn write_end(request: &mut Request<'_>, end: &VethEnd<'_>, mtu: u32) {

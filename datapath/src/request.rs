@@ -8,6 +8,8 @@
 
 use std::net::IpAddr;
 
+use netlink_packet_core::NLA_HEADER_SIZE;
+
 use crate::Batch;
 
 /// What a request asks for (`RTM_*`).
@@ -87,10 +89,8 @@ impl<'b> Request<'b> {
     }
 
     fn attribute_of(&mut self, kind: u16, parts: &[&[u8]]) {
-        /// Length and type, 16 bits each.
-        const HEADER: usize = 4;
         let bytes = &mut self.batch.bytes;
-        let length = HEADER + parts.iter().map(|part| part.len()).sum::<usize>();
+        let length = NLA_HEADER_SIZE + parts.iter().map(|part| part.len()).sum::<usize>();
         // What does not fit was refused before: names and aliases have their limits.
         bytes.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes());
         bytes.extend_from_slice(&kind.to_ne_bytes());

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use dotfour_datapath::address::read_address;
+use dotfour_datapath::address::LinkAddress;
 use dotfour_datapath::link::Link;
 use dotfour_datapath::route::read_route;
 use dotfour_datapath::{KernelError, Socket};
@@ -11,7 +11,6 @@ use futures_util::StreamExt;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::Handle;
 
@@ -62,44 +61,42 @@ pub enum ObserveError {
     /// No netlink socket.
     #[error("cannot open a netlink socket")]
     Socket(#[source] std::io::Error),
-    /// The links cannot be listed.
+    /// Links or addresses cannot be listed.
     #[error(transparent)]
-    Links(KernelError),
-    /// A dump failed.
-    #[error("cannot list the node's {what}")]
-    Dump {
-        /// Addresses or routes.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: rtnetlink::Error,
-    },
+    Kernel(#[from] KernelError),
+    /// The routes cannot be listed.
+    #[error("cannot list the node's routes")]
+    Routes(#[source] rtnetlink::Error),
 }
 
 /// Reads the calling thread's namespace.
 pub async fn observe() -> Result<NodeView, ObserveError> {
-    // Not by rtnetlink, which reads all that the kernel says of a link and passes over one of which it cannot: its addresses
-    // would count as free.
-    let links = Socket::open().map_err(ObserveError::Socket)?.links().map_err(ObserveError::Links)?;
+    // Not by rtnetlink, which passes over an object of which it cannot read all: what somebody uses would count as free.
+    let mut socket = Socket::open().map_err(ObserveError::Socket)?;
+    let (links, addresses) = (socket.links()?, socket.addresses()?);
     let (connection, mut handle, _) = rtnetlink::new_connection().map_err(ObserveError::Socket)?;
     let connection = tokio::spawn(connection);
-    let view = view(links, &mut handle).await;
+    let routes = routes(&mut handle).await;
     connection.abort();
-    view
+    Ok(view(links, addresses, routes.map_err(ObserveError::Routes)?))
 }
 
-async fn view(links: Vec<Link>, handle: &mut Handle) -> Result<NodeView, ObserveError> {
-    let mut view = NodeView { links, ..NodeView::default() };
-    let addresses = list(handle, "addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
-    for found in addresses.into_iter().filter_map(read_address) {
-        view.addresses.entry(found.link).or_default().push(found.address);
-    }
+/// All routes, of both families.
+async fn routes(handle: &mut Handle) -> Result<Vec<RouteNetlinkMessage>, rtnetlink::Error> {
     let mut routes = Vec::new();
     for question in [
         rtnetlink::RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
         rtnetlink::RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
     ] {
-        routes.extend(list(handle, "routes", RouteNetlinkMessage::GetRoute(question)).await?);
+        routes.extend(list(handle, RouteNetlinkMessage::GetRoute(question)).await?);
+    }
+    Ok(routes)
+}
+
+fn view(links: Vec<Link>, addresses: Vec<LinkAddress>, routes: Vec<RouteNetlinkMessage>) -> NodeView {
+    let mut view = NodeView { links, ..NodeView::default() };
+    for found in addresses {
+        view.addresses.entry(found.link).or_default().push(found.address);
     }
     let mut best = None;
     for message in routes {
@@ -116,7 +113,7 @@ async fn view(links: Vec<Link>, handle: &mut Handle) -> Result<NodeView, Observe
         }
     }
     view.default_route_link = best.map(|(_, link)| link);
-    Ok(view)
+    view
 }
 
 /// A route's metric; the lowest one is preferred.
@@ -132,14 +129,12 @@ fn metric_of(message: &RouteNetlinkMessage) -> u32 {
 /// All objects of a kind. Asks again where they changed meanwhile, for then one that was there all the time may be missing.
 async fn list(
     handle: &mut Handle,
-    what: &'static str,
     question: RouteNetlinkMessage,
-) -> Result<Vec<RouteNetlinkMessage>, ObserveError> {
+) -> Result<Vec<RouteNetlinkMessage>, rtnetlink::Error> {
     let mut found = Vec::new();
     for _ in 0..DUMPS {
         let interrupted;
-        (found, interrupted) =
-            dump(handle, question.clone()).await.map_err(|source| ObserveError::Dump { what, source })?;
+        (found, interrupted) = dump(handle, question.clone()).await?;
         if !interrupted {
             break;
         }
@@ -217,7 +212,7 @@ mod tests {
                     let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
                     let (_, interrupted) = dump(&mut handle, question.clone()).await.unwrap();
                     if interrupted {
-                        let links = list(&mut handle, "links", question).await.unwrap();
+                        let links = list(&mut handle, question).await.unwrap();
                         return links.iter().filter(|link| is_near(link)).count() == 40;
                     }
                 }
@@ -234,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_with_an_alias_that_is_no_text_is_seen_with_its_addresses() {
+    fn a_link_whose_name_and_alias_are_no_text_is_seen_with_its_addresses() {
         let view = Netns::create().unwrap().run(|| {
             Socket::open().unwrap().run(pair("near", "far")).unwrap();
             let ip = |arguments: &[&[u8]]| {
@@ -242,12 +237,17 @@ mod tests {
                 assert!(Command::new("ip").args(arguments).status().unwrap().success());
             };
             ip(&[b"link", b"set", b"near", b"alias", b"B\xfcro"]);
-            ip(&[b"address", b"add", b"10.240.0.7/32", b"dev", b"near"]);
+            ip(&[b"address", b"add", b"10.240.0.7/32", b"dev", b"near", b"label", b"near:\xfc"]);
+            ip(&[b"address", b"add", b"fd00::7/128", b"dev", b"near"]);
+            ip(&[b"link", b"set", b"far", b"name", b"f\xe4r"]);
+            ip(&[b"address", b"add", b"10.240.0.8/32", b"dev", b"f\xe4r"]);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(observe()).unwrap()
         });
         let view = view.unwrap();
-        assert!(view.all_addresses().any(|found| found == ("10.240.0.7".parse().unwrap(), "near")), "{view:?}");
+        for (address, name) in [("10.240.0.7", "near"), ("fd00::7", "near"), ("10.240.0.8", "f\u{fffd}r")] {
+            assert!(view.all_addresses().any(|found| found == (address.parse().unwrap(), name)), "{address}: {view:?}");
+        }
         assert!(view.links.iter().any(|link| link.alias.as_deref() == Some("B\u{fffd}ro")), "{:?}", view.links);
     }
 }

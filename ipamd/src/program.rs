@@ -3,13 +3,15 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::retry_on_intr;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 /// How often to look whether a program has ended that has said all.
 const LOOK: Duration = Duration::from_millis(1);
@@ -23,21 +25,23 @@ pub struct Limits {
     pub longest: usize,
 }
 
-/// Runs a program to its end, with `input` as its standard input. Returns its process id and what it said. Blocks, for no longer
-/// than the program is granted, unless the kernel does not let it be killed.
+/// Runs a program to its end, with `input` as its standard input. Returns its process id and what it said where the command has
+/// a pipe. Blocks, for no longer than the program is granted, unless the kernel does not let it be killed.
 ///
 /// # Errors
-/// It cannot be run. `TimedOut`, `FileTooLarge`: it took longer, or said more, and was killed.
+/// It cannot be run. `TimedOut`, `FileTooLarge`: it took longer, or said more, and was killed, with what it had started. What it
+/// was to do may be done all the same.
 pub fn run(command: &mut Command, input: &[u8], limits: Limits) -> io::Result<(u32, Output)> {
     let by = Instant::now() + limits.patience;
     // A file in memory, and no pipe: nobody waits for a program that does not read.
     let mut stdin = File::from(memfd_create("stdin", MemfdFlags::CLOEXEC)?);
     stdin.write_all(input)?;
     stdin.rewind()?;
-    let mut child = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // A group of its own, for a script's programs are to be killed with it.
+    let mut child = command.stdin(stdin).process_group(0).spawn()?;
     let outcome = hear(&mut child, limits.longest, by).and_then(|said| Ok((said, end(&mut child, by)?)));
     if outcome.is_err() {
-        let _ = child.kill();
+        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
         let _ = child.wait();
     }
     let ((stdout, stderr), status) = outcome?;
@@ -106,13 +110,15 @@ fn end(child: &mut Child, by: Instant) -> io::Result<ExitStatus> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
+
     use super::*;
 
     const AMPLE: Limits = Limits { patience: Duration::from_mins(1), longest: 1 << 22 };
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
-        command.args(["-c", script]);
+        command.args(["-c", script]).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
@@ -124,6 +130,8 @@ mod tests {
         assert_eq!((output.status.code(), output.stdout == input, output.stderr == input), (Some(3), true, true));
         let (_, output) = run(&mut shell("exec true"), &input, AMPLE).unwrap();
         assert!(output.status.success(), "one that does not read");
+        let (_, output) = run(shell("echo heard; echo not >&2").stderr(Stdio::null()), b"", AMPLE).unwrap();
+        assert_eq!((output.stdout, output.stderr), (b"heard\n".to_vec(), Vec::new()));
     }
 
     #[test]
@@ -133,13 +141,32 @@ mod tests {
     }
 
     #[test]
-    fn one_that_hangs_or_says_too_much_is_killed() {
-        let brief = Limits { patience: Duration::from_millis(300), longest: 1000 };
-        let refused = |script| run(&mut shell(script), b"", brief).unwrap_err().kind();
-        assert_eq!(refused("exec sleep 60"), io::ErrorKind::TimedOut);
-        assert_eq!(refused("exec sleep 60 >&- 2>&-"), io::ErrorKind::TimedOut, "its output is closed");
+    fn one_that_hangs_is_killed_with_what_it_started() {
+        let place = tempfile::tempdir().unwrap();
+        let brief = Limits { patience: Duration::from_millis(300), ..AMPLE };
+        for (name, rest) in [("open", ""), ("closed", "exec >&- 2>&-; ")] {
+            let file = place.path().join(name);
+            let script = format!("{rest}sleep 6000 & echo $$ $! >{}; wait", file.display());
+            assert_eq!(run(&mut shell(&script), b"", brief).unwrap_err().kind(), io::ErrorKind::TimedOut, "{name}");
+            let pids = std::fs::read_to_string(file).unwrap();
+            // Who has lost its parent may stay a zombie where nobody adopts it.
+            let lives = |pid: &str| {
+                std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+            };
+            let by = Instant::now() + Duration::from_secs(10);
+            while pids.split_whitespace().any(lives) {
+                assert!(Instant::now() < by, "{name}: one of {pids} lives");
+                thread::sleep(LOOK);
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_says_too_much_is_killed() {
+        let little = Limits { longest: 1000, ..AMPLE };
+        let refused = |script| run(&mut shell(script), b"", little).unwrap_err().kind();
         assert_eq!(refused("exec yes"), io::ErrorKind::FileTooLarge);
         assert_eq!(refused("exec yes >&2"), io::ErrorKind::FileTooLarge);
-        assert_eq!(run(&mut Command::new("/nonexistent"), b"", brief).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(run(&mut Command::new("/nonexistent"), b"", little).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 
 fn ip(tuple: u16, source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
     let ends = [attribute(CTA_IP_V4_SRC, &source), attribute(CTA_IP_V4_SRC + 1, &destination)].concat();
-    attribute(tuple | NESTED, &attribute(CTA_TUPLE_IP | NESTED, &ends))
+    attribute(tuple | NLA_F_NESTED, &attribute(CTA_TUPLE_IP | NLA_F_NESTED, &ends))
 }
 
 /// An entry as a dump has it: a connection from .1 to .9, which is .2 in truth.

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -74,7 +74,7 @@ struct Versions {
 /// It cannot be run, says something else, or nothing in time.
 pub fn versions(program: &Path) -> io::Result<Vec<String>> {
     let mut command = Command::new(program);
-    command.env_clear().env("CNI_COMMAND", "VERSION");
+    command.env_clear().env("CNI_COMMAND", "VERSION").stdout(Stdio::piped()).stderr(Stdio::null());
     let (_, output) = program::run(&mut command, br#"{"cniVersion":"1.0.0"}"#, LIMITS)?;
     let answer: Versions = serde_json::from_slice(&output.stdout)?;
     Ok(answer.supported_versions)

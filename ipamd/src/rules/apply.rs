@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use super::outline::Outline;
@@ -16,10 +16,11 @@ use crate::program::{self, Limits};
 /// Where `nft` may be although PATH does not say so: an ordinary user's PATH lacks these, and so do some units'.
 const SYSTEM_DIRECTORIES: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
 
-/// What `nft` is granted. Ten thousand networks take it a quarter of a second, and it waits for others who change tables.
-const LIMITS: Limits = Limits { patience: Duration::from_secs(30), longest: 64 * 1024 * 1024 };
+/// What a firewall's program is granted. Ten thousand networks take `nft` a quarter of a second, and it waits for others who change tables.
+pub(super) const LIMITS: Limits = Limits { patience: Duration::from_secs(30), longest: 64 * 1024 * 1024 };
 
-/// Why the rules could not be read or written. What was there is there still.
+/// Why the rules could not be read or written. What was there is there still, unless the program was killed: then all may be done,
+/// or nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The program is missing.
@@ -37,14 +38,24 @@ pub enum ApplyError {
         #[source]
         source: io::Error,
     },
-    /// The program does not end.
+    /// The program did not end.
     #[error(
         "{program} has not ended within {} s and was killed; look what else changes the kernel's tables, and for how long",
-        LIMITS.patience.as_secs()
+        .after.as_secs()
     )]
     Hangs {
         /// Its path.
         program: String,
+        /// How long it had.
+        after: Duration,
+    },
+    /// The program said more than anybody can want to read.
+    #[error("{program} had more than {most} bytes to say and was killed")]
+    TooMuch {
+        /// Its path.
+        program: String,
+        /// How much it may say.
+        most: usize,
     },
     /// The program refuses.
     #[error("nft cannot {what}: {said}")]
@@ -60,6 +71,7 @@ pub enum ApplyError {
 #[derive(Debug, Clone)]
 pub struct Nft {
     program: PathBuf,
+    limits: Limits,
 }
 
 impl Nft {
@@ -74,7 +86,7 @@ impl Nft {
     fn find_in(path: OsString) -> Result<Self, ApplyError> {
         let found = std::env::split_paths(&path).map(|directory| directory.join("nft")).find(|file| file.is_file());
         let searched = || path.to_string_lossy().into_owned();
-        found.map(|program| Nft { program }).ok_or_else(|| ApplyError::Missing { searched: searched() })
+        found.map(|program| Nft { program, limits: LIMITS }).ok_or_else(|| ApplyError::Missing { searched: searched() })
     }
 
     /// The table as it is, without the sets' elements; `None` if there is none. Other tables are not looked at: there may be
@@ -114,11 +126,15 @@ impl Nft {
     }
 
     fn run(&self, arguments: &[&str], input: &[u8]) -> Result<(u32, Output), ApplyError> {
-        let program = || self.program.display().to_string();
         let mut command = Command::new(&self.program);
-        program::run(command.args(arguments).env("LC_ALL", "C"), input, LIMITS).map_err(|source| match source.kind() {
-            io::ErrorKind::TimedOut => ApplyError::Hangs { program: program() },
-            _ => ApplyError::Run { program: program(), source },
+        command.args(arguments).env("LC_ALL", "C").stdout(Stdio::piped()).stderr(Stdio::piped());
+        program::run(&mut command, input, self.limits).map_err(|source| {
+            let program = self.program.display().to_string();
+            match source.kind() {
+                io::ErrorKind::TimedOut => ApplyError::Hangs { program, after: self.limits.patience },
+                io::ErrorKind::FileTooLarge => ApplyError::TooMuch { program, most: self.limits.longest },
+                _ => ApplyError::Run { program, source },
+            }
         })
     }
 }
@@ -149,6 +165,7 @@ fn one_line(said: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
@@ -158,6 +175,20 @@ mod tests {
         let nowhere = tempfile::tempdir().unwrap();
         let e = Nft::find_in(nowhere.path().into()).unwrap_err().to_string();
         assert!(e.contains("package nftables") && e.contains(nowhere.path().to_str().unwrap()), "{e}");
+    }
+
+    #[test]
+    fn one_that_hangs_or_says_too_much_is_an_error_that_says_so() {
+        let place = tempfile::tempdir().unwrap();
+        let said = |script: &str| {
+            let program = place.path().join("nft");
+            std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let limits = Limits { patience: Duration::from_secs(1), longest: 1000 };
+            Nft { program, limits }.outline().unwrap_err().to_string()
+        };
+        assert!(said("exec sleep 6000").contains("has not ended within 1 s and was killed"));
+        assert!(said("exec yes").contains("had more than 1000 bytes to say"));
     }
 
     #[test]

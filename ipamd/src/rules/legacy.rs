@@ -3,6 +3,9 @@
 
 use std::process::{Command, Stdio};
 
+use super::apply::LIMITS;
+use crate::program;
+
 /// Whose tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
@@ -27,8 +30,9 @@ pub(super) fn has_table(family: Family, table: &str) -> bool {
 /// In words.
 pub(super) fn list(program: &str, table: &str, chain: &str, stdout: Stdio) -> Result<Option<String>, String> {
     let mut command = Command::new(program);
-    command.args(["-w", "5", "-t", table, "-S", chain]).stdin(Stdio::null()).stdout(stdout);
-    let output = command.output().map_err(|e| format!("{program} cannot be run: {e}"))?;
+    command.args(["-w", "5", "-t", table, "-S", chain]).stdout(stdout).stderr(Stdio::piped());
+    let (_, output) =
+        program::run(&mut command, b"", LIMITS).map_err(|e| format!("{program} cannot be run to its end: {e}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
         Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()))

@@ -44,7 +44,7 @@ use forward_drop::Verdict;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// How long the end waits for the rules' thread. One that waits for an `nft` that hangs is left behind: what that may still
-/// write, the next daemon puts right.
+/// write, the next daemon puts right, or `uninstall`.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often the end looks for it.

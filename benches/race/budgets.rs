@@ -69,15 +69,17 @@ fn calls(results: &Results) -> Vec<(String, Budget, Spread)> {
     let del_floor = smallest.del.longer_by(DEL_WORK);
     let of = |own: &Samples, other: &Samples| own.spread_against(other);
     lines.push(("ADD, in times of the floor".to_owned(), Budget::AtMost(1.25), of(&dotfour.add, &floor.add)));
-    lines.push(("ADD of ptp, in times of dotfour's".to_owned(), Budget::AtLeast(10.0), of(&ptp.add, &dotfour.add)));
-    // What a daemon would make of it that takes no time at all.
-    let instant = floor.add.with_in_place_of(&alone.add, &smallest.add);
-    let line =
-        "ADD of ptp, in times of the floor's kernel work and the plugin alone: the most that dotfour could reach";
-    lines.push((line.to_owned(), Budget::Bound, of(&ptp.add, &instant)));
     let del = "DEL, in times of the smallest process and 0.15 ms".to_owned();
     lines.push((del, Budget::AtMost(1.25), of(&dotfour.del, &del_floor)));
-    lines.push(("DEL of ptp, in times of dotfour's".to_owned(), Budget::AtLeast(50.0), of(&ptp.del, &dotfour.del)));
+    for ((verb, part), times) in VERBS.into_iter().zip([10.0, 50.0]) {
+        let line = format!("{verb} of ptp, in times of dotfour's");
+        lines.push((line, Budget::AtLeast(times), of(part(&ptp), part(&dotfour))));
+        // With a daemon that takes no time at all.
+        let least = part(&floor).with_in_place_of(part(&alone), part(&smallest));
+        let line =
+            format!("{verb} of ptp, in times of the floor's kernel work and the plugin alone: the most to be had");
+        lines.push((line, Budget::Bound, of(part(&ptp), &least)));
+    }
     for (verb, part) in VERBS {
         let line = format!(
             "{verb} of the plugin alone, in times of a program that does nothing, linked statically with glibc"

@@ -82,7 +82,7 @@ const HOW: &str = "\
   the table has the median of the turns.
 - Behind a budget's ratio is its confidence interval of 95 %, where it is one of rounds. A budget is kept if the ratio
   keeps it, and unclear if the ratio misses it and part of the interval keeps it.
-- One line among the budgets promises nothing. The floor's kernel work and the plugin alone, added up round by round, are
-  what an ADD would take with a daemon that takes no time at all: what is more than ptp's times of that cannot be reached
-  on this machine.
+- Two lines among the budgets promise nothing. The floor's kernel work and the plugin alone, added up round by round, are
+  what a call would take with a daemon that takes no time at all: by how much ptp takes longer than that, is the most that
+  can be reached on this machine.
 ";

@@ -15,7 +15,7 @@ use dotfour_datapath::{Batch, Netns, Socket};
 use dotfour_ipamd::metrics::Phases;
 use dotfour_ipamd::nic::Nic;
 use dotfour_ipamd::pool::{HostLink, PodAddresses};
-use dotfour_ipamd::wiring::names::{CONDEMNED_GROUPS, keyed_host_link};
+use dotfour_ipamd::wiring::names::{CONDEMNED_GROUPS, POD_GROUP, keyed_host_link};
 use dotfour_ipamd::wiring::pod::LinkIndices;
 use dotfour_ipamd::wiring::tag::Tag;
 use dotfour_ipamd::wiring::{PodPlan, WireError, Wirer};
@@ -77,7 +77,7 @@ impl<'s> Kernel<'s> {
             ifname: pod.ifname.clone(),
         };
         let host_link = keyed_host_link(&key);
-        let plan = PodPlan { tag: Tag { key: Arc::new(key), addresses }, host_link, nic: &self.nic, group: 0 };
+        let plan = PodPlan { tag: Tag { key: Arc::new(key), addresses }, host_link, nic: &self.nic, group: POD_GROUP };
         let (wired, sample) = timed(|| self.wirer.wire(&plan, netns.as_fd(), &Phases::accepted(), |_, _| {}));
         Ok((WiredPod { addresses, link: wired?.link }, sample))
     }

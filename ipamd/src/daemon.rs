@@ -42,7 +42,7 @@ use crate::startup_taint;
 use crate::takeover::foreign_uses;
 use crate::verbs::{Node, Served, now};
 use crate::watch;
-use crate::wiring::names::{EXEMPT_GROUP, LINK_INDICES};
+use crate::wiring::names::{EXEMPT_GROUP, LINK_INDICES, POD_GROUP};
 use crate::wiring::pod::LinkIndices;
 use crate::wiring::{Janitor, Wirer};
 
@@ -115,7 +115,7 @@ pub enum StartError {
         source: NotRecorded,
     },
     /// A pod's link cannot be put into its group.
-    #[error("metadata.exemptNamespaces cannot be applied to the pods that are there")]
+    #[error("the links of pods that are there cannot be put into the groups that the rules know them by")]
     Regroup(#[source] KernelError),
     /// The node does not forward.
     #[error(transparent)]
@@ -292,24 +292,30 @@ fn pod_networks(report: &NicView, pool: &Pool) -> Vec<IpNet> {
 /// Puts the host links of the pods that live into the groups that the configuration asks for by now.
 fn regroup(pool: &Pool, served: &Served, view: &NodeView, indices: &Arc<LinkIndices>) -> Result<(), StartError> {
     let groups: HashMap<u32, u32> = view.links.iter().map(|link| (link.index, link.group)).collect();
-    let leases = pool.leases().filter_map(|(key, lease)| Some((key, lease.link.as_ref()?, lease.pod.as_deref())));
+    let leases = pool.leases().filter_map(|(_, lease)| Some((lease.link.as_ref()?, lease.pod.as_deref())));
     let wrong: Vec<_> = leases
-        .map(|(key, link, pod)| (key, link, served.group_of(pod)))
-        // A group that is neither is somebody else's, and means nothing here.
-        .filter(|(_, link, group)| {
-            groups.get(&link.index).is_some_and(|is| (*is == EXEMPT_GROUP) != (*group == EXEMPT_GROUP))
-        })
+        .map(|(link, pod)| (link, served.group_of(pod)))
+        .filter(|(link, group)| groups.get(&link.index).is_some_and(|is| is_to_change(*is, *group)))
         .collect();
     if wrong.is_empty() {
         return Ok(());
     }
     let mut wirer = Wirer::new(Arc::clone(indices))
         .map_err(|source| StartError::Setup { what: "open a netlink socket", source })?;
-    for (key, link, group) in wrong {
-        wirer.regroup(link, group).map_err(StartError::Regroup)?;
-        info!(%key, link = link.name, group, "put into the group that metadata.exemptNamespaces asks for");
+    for (link, group) in &wrong {
+        wirer.regroup(link, *group).map_err(StartError::Regroup)?;
     }
+    info!(links = wrong.len(), "put into the groups of exempt and of other pods");
     Ok(())
+}
+
+/// Whether a host link is to leave a group. Those of older releases are in none. One that is none of ours is somebody else's, and
+/// means nothing here, unless the pod is to be exempt.
+fn is_to_change(is: u32, to_be: u32) -> bool {
+    match is {
+        0 | EXEMPT_GROUP | POD_GROUP => is != to_be,
+        _ => to_be == EXEMPT_GROUP,
+    }
 }
 
 fn join(thread: JoinHandle<()>) {
@@ -442,6 +448,16 @@ fn index_seed(view: &NodeView) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_leaves_a_group_of_ours_or_none_and_a_stranger_s_only_to_be_exempt() {
+        for is in [0, POD_GROUP, EXEMPT_GROUP] {
+            for to_be in [POD_GROUP, EXEMPT_GROUP] {
+                assert_eq!(is_to_change(is, to_be), is != to_be);
+            }
+        }
+        assert!(is_to_change(7, EXEMPT_GROUP) && !is_to_change(7, POD_GROUP));
+    }
 
     #[test]
     fn a_state_directory_is_root_s_alone_and_one_of_others_keeps_its_mode_or_is_refused() {

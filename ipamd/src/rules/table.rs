@@ -32,7 +32,7 @@ use super::words::{
     named_set, not_the_node, payload, prefix, set_name, table, text, version,
 };
 use crate::config::Metadata;
-use crate::wiring::names::{CONDEMNED_GROUPS, CONDEMNED_MASK, EXEMPT_GROUP, LINK_PREFIX};
+use crate::wiring::names::{CONDEMNED_GROUPS, CONDEMNED_MASK, EXEMPT_GROUP, LINK_PREFIX, POD_GROUP};
 
 /// An empty set whose name says which plan the table was made from. Its name, because nft up to 1.0.6 at least loses the
 /// comment of a set that is given as JSON.
@@ -100,18 +100,29 @@ impl Content {
         content
     }
 
-    /// Each packet that the node forwards goes through here, so what most of them need comes first: those of others are done with
-    /// the first rule, and pods' IPv4 ones with the third.
+    /// Each packet that the node forwards goes through here, so what most of them need comes first: pods' IPv4 ones are done with
+    /// the first rule, known by the group of their links; those of others with the second. A pod whose link is in no group or in
+    /// another one, be it exempt, wired by an older release, or changed by hand, is judged as well, by all the rules behind.
     fn forbid_forgery(&mut self) {
         let own_address =
             |found| equals(fib(FibResult::Oif, &[FibFlag::Saddr, FibFlag::Iif]), Expression::Boolean(found));
         self.rule(
             "antispoof",
+            "from a pod's own IPv4 address",
+            vec![
+                equals(meta(MetaKey::Iifgroup), Expression::Number(POD_GROUP)),
+                equals(meta(MetaKey::Nfproto), text("ipv4")),
+                own_address(true),
+                Statement::Accept(None),
+            ],
+        );
+        self.rule(
+            "antispoof",
             "from others than pods",
             vec![differs(meta(MetaKey::Iifname), text(format!("{LINK_PREFIX}*"))), Statement::Accept(None)],
         );
-        // Their pods are gone, and what is left of them is nobody's forgery. Before anything is accepted: somebody else's route
-        // may still lead there.
+        // Their pods are gone, and what is left of them is nobody's forgery. Before anything else is accepted: somebody else's
+        // route may still lead there.
         self.rule(
             "antispoof",
             "a condemned link carries nothing",
@@ -119,11 +130,6 @@ impl Content {
                 equals(masked(meta(MetaKey::Iifgroup), CONDEMNED_MASK), Expression::Number(*CONDEMNED_GROUPS.start())),
                 Statement::Drop(None),
             ],
-        );
-        self.rule(
-            "antispoof",
-            "from a pod's own IPv4 address",
-            vec![equals(meta(MetaKey::Nfproto), text("ipv4")), own_address(true), Statement::Accept(None)],
         );
         self.rule(
             "antispoof",

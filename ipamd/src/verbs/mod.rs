@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::nic::Nic;
 use crate::pool::{Families, HostLink, Moment, PodAddresses};
 use crate::sweeper::Sweeper;
-use crate::wiring::names::{EXEMPT_GROUP, host_link};
+use crate::wiring::names::{EXEMPT_GROUP, POD_GROUP, host_link};
 use crate::wiring::tag::Tag;
 use crate::wiring::{Janitor, PodPlan, Wirer};
 use gate::Gate;
@@ -74,7 +74,7 @@ impl Served {
     /// The group of a pod's host link. A pod without a name is of no namespace.
     pub fn group_of(&self, pod: Option<&PodName>) -> u32 {
         let exempt = pod.is_some_and(|pod| self.exempt_namespaces.contains(&pod.namespace));
-        if exempt { EXEMPT_GROUP } else { 0 }
+        if exempt { EXEMPT_GROUP } else { POD_GROUP }
     }
 }
 

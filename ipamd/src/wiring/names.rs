@@ -45,6 +45,9 @@ pub const CONDEMNED_MASK: u32 = 0xffff_0000;
 /// Beside the condemned ones, and as unlikely to be anybody else's.
 pub const EXEMPT_GROUP: u32 = 0x4445_0000;
 
+/// The group of all other pods' host links. Their packets are known by one number, before anything else is looked at.
+pub const POD_GROUP: u32 = 0x4445_0001;
+
 /// The interface indexes of pods' links. The kernel counts up from 1, so nobody else gets here.
 pub const LINK_INDICES: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x7fff_fff0;
 
@@ -126,7 +129,7 @@ mod tests {
     fn the_mask_tells_condemned_groups_from_all_others() {
         let (first, last) = (*CONDEMNED_GROUPS.start(), *CONDEMNED_GROUPS.end());
         assert_eq!((first, last), (first & CONDEMNED_MASK, first | !CONDEMNED_MASK));
-        assert_ne!(EXEMPT_GROUP & CONDEMNED_MASK, first);
+        assert!([EXEMPT_GROUP, POD_GROUP].iter().all(|group| group & CONDEMNED_MASK != first));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct PodPlan<'n> {
     pub host_link: String,
     /// The NIC: both links get its MTU, and the node's own packets to the pod its address.
     pub nic: &'n Nic,
-    /// The host link's group: 0, or [`super::names::EXEMPT_GROUP`].
+    /// The host link's group: [`super::names::POD_GROUP`], or [`super::names::EXEMPT_GROUP`].
     pub group: u32,
 }
 
@@ -348,8 +348,7 @@ fn host_batch(mut batch: Batch, near: &End, far: &End, netns: BorrowedFd<'_>, ip
 fn host_link_settings(near: &End, ipv6: bool) -> LinkChange<'_> {
     LinkChange {
         alias: near.alias.as_deref(),
-        // New links are in group 0.
-        group: Some(near.group).filter(|group| *group != 0),
+        group: Some(near.group),
         ipv4: &[(Ipv4Setting::ProxyArp, 1)],
         // Nobody talks to the host link itself, so it needs no address, and making one takes time.
         ipv6_link_local: ipv6.then_some(false),

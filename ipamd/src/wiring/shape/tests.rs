@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::*;
 use crate::nic::Nic;
+use crate::wiring::names::POD_GROUP;
 use crate::wiring::tag::Tag;
 
 const INDEX: u32 = 1_073_741_900;
@@ -24,7 +25,12 @@ fn nic() -> &'static Nic {
 fn plan() -> PodPlan<'static> {
     let key = AttachmentKey { network: "azure".into(), container_id: "c0ffee".into(), ifname: "eth0".into() };
     let addresses = "10.240.0.5".parse::<IpAddr>().unwrap().into();
-    PodPlan { tag: Tag { key: Arc::new(key), addresses }, host_link: "azv0d7763386da".into(), nic: nic(), group: 0 }
+    PodPlan {
+        tag: Tag { key: Arc::new(key), addresses },
+        host_link: "azv0d7763386da".into(),
+        nic: nic(),
+        group: POD_GROUP,
+    }
 }
 
 /// What a namespace holds after ADD.
@@ -91,7 +97,11 @@ fn each_difference_of_the_node_s_end_is_named_with_its_fix() {
     says(link(|link| link.alias = Some("mine".into())), "the alias of", "delete the pod");
     says(link(|link| link.name = "azx1".into()), "has the name azx1", "delete the pod");
     says(link(|link| link.group = 0x4444_0001), "is condemned", "delete the pod");
-    says(link(|link| link.group = EXEMPT_GROUP), "the group of the link", "ip link set azv0d7763386da group 0");
+    says(
+        link(|link| link.group = EXEMPT_GROUP),
+        "the group of the link",
+        "ip link set azv0d7763386da group 1145372673",
+    );
     assert_eq!(difference(&end, |seen| seen.link.as_mut().unwrap().group = 7), None);
     let route = "10.240.0.5/32 dev azv0d7763386da proto 44 src 10.240.0.4";
     for change in [|seen: &mut Seen| seen.routes.clear(), |seen: &mut Seen| seen.routes[0].preferred_source = None] {

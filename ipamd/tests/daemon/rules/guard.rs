@@ -2,6 +2,8 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use dotfour_ipamd::wiring::names::{EXEMPT_GROUP, POD_GROUP};
+
 use super::*;
 use crate::support::NODE_ADDRESS;
 
@@ -45,11 +47,15 @@ fn write_later(node: &Node, text: &str) {
 
 #[test]
 fn a_pod_cannot_speak_as_another_nor_as_a_stranger() {
-    for rp_filter in [0, 1, 2] {
+    // In the group that ADD gives, in that of exempt pods, and in none, as older releases left them.
+    for (rp_filter, group) in [(0, POD_GROUP), (1, POD_GROUP), (2, POD_GROUP), (0, EXEMPT_GROUP), (0, 0)] {
         let node = node_in_a_world();
         run(&node.netns, &format!("for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo {rp_filter} >$f; done"));
         let _daemon = node.start(&config(&node, ""));
         let ((pod, own), (_other, other_address)) = (add(&node, "one"), add(&node, "two"));
+        let links = node.pod_links();
+        assert!(links.len() == 2 && links.iter().all(|link| link.group == POD_GROUP), "{links:?}");
+        links.iter().for_each(|link| drop(run(&node.netns, &format!("ip link set {} group {group}", link.name))));
         for forged in [other_address.to_string(), INTERNET.to_owned(), "10.240.0.77".to_owned()] {
             run(&pod, &format!("ip address add {forged}/32 dev eth0"));
             let receiver = receiver(&node.wire, ip(ELSEWHERE), 7009);
@@ -58,12 +64,29 @@ fn a_pod_cannot_speak_as_another_nor_as_a_stranger() {
                 sent.unwrap().unwrap();
                 receiver.recv_from(&mut [0; 4]).ok().map(|(_, from)| from.ip())
             };
-            assert_eq!(say(&forged), None, "rp_filter {rp_filter}: {forged}");
-            assert_eq!(say(&own.to_string()), Some(own), "rp_filter {rp_filter}: its own");
+            assert_eq!(say(&forged), None, "rp_filter {rp_filter}, group {group}: {forged}");
+            assert_eq!(say(&own.to_string()), Some(own), "rp_filter {rp_filter}, group {group}: its own");
         }
         if rp_filter == 0 {
             let counted = run(&node.netns, "nft list counter inet dotfour spoofed");
             assert!(counted.contains("packets 3"), "{counted}");
         }
     }
+}
+
+#[test]
+fn the_links_of_an_older_release_are_put_into_their_group_at_the_start() {
+    let node = node_in_a_world();
+    let config = config(&node, "");
+    let daemon = node.start(&config);
+    let _pods = (add(&node, "one"), add(&node, "two"));
+    daemon.stop();
+    let links = node.pod_links();
+    // The other one is a stranger's doing, and stays.
+    for (link, group) in links.iter().zip([0, 7]) {
+        run(&node.netns, &format!("ip link set {} group {group}", link.name));
+    }
+    let _daemon = node.start(&config);
+    let groups: Vec<u32> = node.pod_links().iter().map(|link| link.group).collect();
+    assert_eq!(groups, [POD_GROUP, 7]);
 }

@@ -49,7 +49,6 @@ pub fn run(command: &mut Command, input: &[u8], limits: Limits) -> io::Result<(u
 }
 
 /// What is said on a pipe.
-#[derive(Default)]
 struct Pipe {
     /// Absent when all is said.
     from: Option<File>,

@@ -16,7 +16,8 @@ use crate::program::{self, Limits};
 /// Where `nft` may be although PATH does not say so: an ordinary user's PATH lacks these, and so do some units'.
 const SYSTEM_DIRECTORIES: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
 
-/// What a firewall's program is granted. Ten thousand networks take `nft` a quarter of a second, and it waits for others who change tables.
+/// What a firewall's program is granted. Ten thousand networks take `nft` a quarter of a second, and it waits for others who
+/// change tables.
 pub(super) const LIMITS: Limits = Limits { patience: Duration::from_secs(30), longest: 64 * 1024 * 1024 };
 
 /// Why the rules could not be read or written. What was there is there still, unless the program was killed: then all may be done,

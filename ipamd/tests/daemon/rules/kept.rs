@@ -1,7 +1,8 @@
 //! The table stays as planned, whatever others do to it, and is not written without need.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread::JoinHandle;
 
 use rustix::process::Signal;
 
@@ -169,6 +170,15 @@ fn let_nft_hang(node: &Node) -> (PathBuf, PathBuf) {
     (hang, hanging)
 }
 
+/// Lets it go on some time later, also where whoever waits for that is stuck.
+fn free_after(hang: &Path, time: Duration) -> JoinHandle<()> {
+    let hang = hang.to_owned();
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        fs::remove_file(hang).unwrap();
+    })
+}
+
 #[test]
 fn while_nft_hangs_the_daemon_looks_at_its_source_and_answers() {
     let node = node_in_a_world();
@@ -181,12 +191,8 @@ fn while_nft_hangs_the_daemon_looks_at_its_source_and_answers() {
     fs::write(&hang, "").unwrap();
     run(&node.netns, HARM);
     eventually("nft hangs", || hanging.exists());
-    let end = hang.clone();
     // Many looks later.
-    let freed = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_secs(3));
-        fs::remove_file(end).unwrap();
-    });
+    let freed = free_after(&hang, Duration::from_secs(3));
     std::thread::sleep(Duration::from_secs(1));
     let _ = applies(&node, "restored", "ok");
     assert!(hang.exists(), "the answer came only when nft had ended");
@@ -202,11 +208,7 @@ fn a_daemon_ends_although_nft_hangs() {
     fs::write(&hang, "").unwrap();
     run(&node.netns, HARM);
     eventually("nft hangs", || hanging.exists());
-    let end = hang.clone();
-    let freed = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_secs(8));
-        fs::remove_file(end).unwrap();
-    });
+    let freed = free_after(&hang, Duration::from_secs(8));
     daemon.stop();
     assert!(hang.exists(), "it ended only when nft had ended");
     freed.join().unwrap();

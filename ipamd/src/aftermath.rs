@@ -19,7 +19,6 @@ use tracing::debug;
 
 use crate::caller::Caller;
 use crate::metrics::Verb;
-use crate::pool::Lease;
 use crate::verbs::{Left, Node};
 use crate::wiring::Wirer;
 use crate::wiring::pod::LinkIndices;
@@ -131,8 +130,7 @@ impl Settler {
 
 impl Shared {
     fn work(&self) {
-        let wired = |(_, lease): (_, &Lease)| lease.link.as_ref().map(|link| link.index);
-        let wired: Vec<u32> = self.node.ledger.pool().leases().filter_map(wired).collect();
+        let wired: Vec<u32> = self.node.ledger.pool().leases().filter_map(|(_, lease)| lease.link_index()).collect();
         self.remove_multicast_routes(wired);
         // Two lists in turn, so that none has to grow anew.
         let mut rests = Vec::new();

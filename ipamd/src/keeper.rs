@@ -14,7 +14,7 @@ use dotfour_protocol::AttachmentKey;
 use ipnet::IpNet;
 use tracing::{error, info, warn};
 
-use crate::pool::HostLink;
+use crate::pool::Lease;
 use crate::spool::Spool;
 use crate::verbs::Node;
 use crate::wiring::Wirer;
@@ -108,24 +108,18 @@ impl Keeper {
     }
 
     fn collect_link(&mut self, index: u32) {
-        let lease = self.node.ledger.pool().leases().find_map(|(key, lease)| {
-            lease.link.clone().filter(|link| link.index == index).map(|link| (key.clone(), link))
-        });
-        if let Some((key, link)) = lease {
-            self.collect(&key, &link);
+        let of_it = |lease: &Lease| lease.link_index() == Some(index);
+        let key = self.node.ledger.pool().leases().find_map(|(key, lease)| of_it(lease).then(|| Arc::clone(key)));
+        if let Some(key) = key {
+            self.collect(&key, index);
         }
     }
 
     /// Compares all leases with all links.
     fn audit(&mut self) {
         // The leases first: one that is wired in between is then not among them.
-        let leases: Vec<(Arc<AttachmentKey>, HostLink)> = self
-            .node
-            .ledger
-            .pool()
-            .leases()
-            .filter_map(|(key, lease)| lease.link.clone().map(|link| (key.clone(), link)))
-            .collect();
+        let wired = |(key, lease): (&Arc<AttachmentKey>, &Lease)| Some((Arc::clone(key), lease.link_index()?));
+        let leases: Vec<(Arc<AttachmentKey>, u32)> = self.node.ledger.pool().leases().filter_map(wired).collect();
         let present = match self.wirer.link_indices() {
             Ok(present) => present,
             Err(e) => {
@@ -133,15 +127,15 @@ impl Keeper {
                 return;
             }
         };
-        for (key, link) in leases {
-            if !present.contains(&link.index) {
-                self.collect(&key, &link);
+        for (key, index) in leases {
+            if !present.contains(&index) {
+                self.collect(&key, index);
             }
         }
     }
 
-    fn collect(&mut self, key: &Arc<AttachmentKey>, link: &HostLink) {
-        if let Err(e) = self.node.collect(key, link, &mut self.wirer) {
+    fn collect(&mut self, key: &Arc<AttachmentKey>, index: u32) {
+        if let Err(e) = self.node.collect(key, index, &mut self.wirer) {
             error!(%key, "a lease whose link vanished stays: {e}");
         }
     }

@@ -351,7 +351,7 @@ impl World {
             .leases()
             .filter(|(key, lease)| {
                 let busy = (0..9).any(|n| self.gate.contains(&n) && super::interleavings::key(n) == **key);
-                !busy && lease.link.as_ref().is_some_and(|link| !self.links.contains_key(&link.index))
+                !busy && lease.link_index().is_some_and(|index| !self.links.contains_key(&index))
             })
             .map(|(key, _)| Arc::clone(key))
             .collect();

@@ -60,6 +60,13 @@ pub struct Lease {
     pub delegated: bool,
 }
 
+impl Lease {
+    /// The index of the pod's link on the node, once it is wired. It stays when the link is renamed.
+    pub fn link_index(&self) -> Option<u32> {
+        self.link.as_ref().map(|link| link.index)
+    }
+}
+
 /// A pod's link on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostLink {

@@ -24,7 +24,7 @@ use crate::errors::EndError;
 use crate::lease::Ledger;
 use crate::metrics::Metrics;
 use crate::nic::Nic;
-use crate::pool::{Families, HostLink, Moment, PodAddresses};
+use crate::pool::{Families, Moment, PodAddresses};
 use crate::sweeper::Sweeper;
 use crate::wiring::names::{EXEMPT_GROUP, POD_GROUP, host_link};
 use crate::wiring::tag::Tag;
@@ -139,15 +139,16 @@ impl Node {
     }
 
     /// Releases a lease whose link is gone, and only then: asks the kernel once more, with all other calls for the
-    /// attachment kept out. True if there was something to collect.
+    /// attachment kept out. The link is known by its index, because another call, of a newer sandbox of the pod, may rename it at
+    /// any moment. True if there was something to collect.
     ///
     /// # Errors
     /// The kernel did not answer; the lease stays.
-    pub fn collect(&self, key: &Arc<AttachmentKey>, link: &HostLink, wirer: &mut Wirer) -> Result<bool, EndError> {
+    pub fn collect(&self, key: &Arc<AttachmentKey>, index: u32, wirer: &mut Wirer) -> Result<bool, EndError> {
         let _entered = self.gate.enter(key);
         let lease = self.ledger.pool().lease(key).cloned();
         match lease {
-            Some(lease) if lease.link.as_ref() == Some(link) && !wirer.has_link(link)? => {
+            Some(lease) if lease.link_index() == Some(index) && !wirer.has_link(index)? => {
                 del::end_lease(key, &lease, self, wirer)?.close(key, Reason::NamespaceGone, &self.janitor);
                 self.collected.fetch_add(1, Ordering::Relaxed);
                 Ok(true)

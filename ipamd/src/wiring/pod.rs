@@ -214,9 +214,9 @@ impl Wirer {
         }
     }
 
-    /// Whether a link is still there.
-    pub fn has_link(&mut self, link: &HostLink) -> Result<bool, KernelError> {
-        Ok(self.node.link(LinkId::Index(link.index))?.is_some())
+    /// Whether a link with this index is there.
+    pub fn has_link(&mut self, index: u32) -> Result<bool, KernelError> {
+        Ok(self.node.link(LinkId::Index(index))?.is_some())
     }
 
     /// Removes what a failed attempt may have left. A batch is no transaction: if the index was a stranger's, route and
@@ -294,6 +294,7 @@ impl Wirer {
         batch.change_link("rename the older sandbox's link", LinkId::Index(found.index), &change);
         match self.node.run(batch) {
             Ok(()) => {
+                std::thread::sleep(std::time::Duration::from_millis(2));
                 renamed(&tag.key, HostLink { index: found.index, name: new_name });
                 Ok(true)
             }

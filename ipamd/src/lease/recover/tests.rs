@@ -256,7 +256,7 @@ impl Run {
     fn del(&mut self, n: u8) {
         match self.pool.cover(&key(n), self.now, self.now) {
             Covered::Lease(lease) => {
-                self.links.retain(|link| Some(link.index) != lease.link.as_ref().map(|link| link.index));
+                self.links.retain(|link| Some(link.index) != lease.link_index());
                 self.pool.release(&key(n), self.now);
                 Record::Released { key: key(n), since: self.now }.append_to(&mut self.journal);
             }

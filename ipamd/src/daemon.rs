@@ -189,7 +189,10 @@ async fn serve(config: &Config) -> Result<(), StartError> {
     // Before the rules, so that they never let a pod through whose namespace is exempt no more.
     regroup(&pool, &served, &view, &indices)?;
     // Before the node forwards, and before any pod is served.
-    let rules = Rules::start(config, &nic, pod_networks(report, &pool), metrics.rules.clone())?;
+    let rules = tokio::select! {
+        rules = Rules::start(config, &nic, pod_networks(report, &pool), metrics.rules.clone()) => rules?,
+        () = &mut told_to_stop => return Ok(()),
+    };
     let settings = settings(&config.state_dir)?;
     forwarding::ensure(families, &nic.name, &settings)?;
     if config.reclaim_nic_addresses {

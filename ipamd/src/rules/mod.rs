@@ -73,10 +73,19 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Puts the rules in force in the calling thread's namespace, for pods of the networks `pods`, and starts to watch over
-    /// them. Where they are in force already, nothing is written.
-    pub fn start(config: &Config, nic: &Nic, pods: Vec<IpNet>, metrics: RulesMetrics) -> Result<Self, RulesError> {
-        let enforcer = Arc::new(Mutex::new(Enforcer::start(config, nic, pods, metrics)?));
+    /// Puts the rules in force in the process's namespace, for pods of the networks `pods`, and starts to watch over
+    /// them. Where they are in force already, nothing is written. It waits for `nft` off the async thread. Given up half-way, they
+    /// may come into force all the same.
+    pub async fn start(
+        config: &Config,
+        nic: &Nic,
+        pods: Vec<IpNet>,
+        metrics: RulesMetrics,
+    ) -> Result<Self, RulesError> {
+        let (config, nic) = (config.clone(), nic.clone());
+        let starting = tokio::task::spawn_blocking(move || Enforcer::start(&config, &nic, pods, metrics));
+        let enforcer = starting.await.map_err(|e| RulesError::Watch(io::Error::other(e))).flatten()?;
+        let enforcer = Arc::new(Mutex::new(enforcer));
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| RulesError::Watch(e.into()))?);
         let (watched, stopped) = (Arc::clone(&enforcer), Arc::clone(&stop));
         let thread = thread::Builder::new()

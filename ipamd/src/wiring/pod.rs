@@ -294,7 +294,6 @@ impl Wirer {
         batch.change_link("rename the older sandbox's link", LinkId::Index(found.index), &change);
         match self.node.run(batch) {
             Ok(()) => {
-                std::thread::sleep(std::time::Duration::from_millis(2));
                 renamed(&tag.key, HostLink { index: found.index, name: new_name });
                 Ok(true)
             }

@@ -201,6 +201,19 @@ fn while_nft_hangs_the_daemon_looks_at_its_source_and_answers() {
 }
 
 #[test]
+fn a_daemon_that_starts_ends_although_nft_hangs() {
+    let node = node_in_a_world();
+    let (hang, hanging) = let_nft_hang(&node);
+    fs::write(&hang, "").unwrap();
+    let daemon = node.spawn(&config(&node, "masquerade: {vnetCidr: 10.240.0.0/16}"));
+    eventually("nft hangs", || hanging.exists());
+    let freed = free_after(&hang, Duration::from_secs(8));
+    assert!(daemon.stop().success());
+    assert!(hang.exists(), "it ended only when nft had ended");
+    freed.join().unwrap();
+}
+
+#[test]
 fn a_daemon_ends_although_nft_hangs() {
     let node = node_in_a_world();
     let (hang, hanging) = let_nft_hang(&node);

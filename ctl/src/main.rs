@@ -9,7 +9,11 @@ use std::process::ExitCode;
 use dotfour_ipamd::client;
 use dotfour_ipamd::config::{Config, DEFAULT_PATH};
 use dotfour_ipamd::errors::with_source;
+use dotfour_ipamd::output::{complain, say};
 use lexopt::prelude::*;
+
+/// By what name it speaks.
+const NAME: &str = "dotfourctl";
 
 const USAGE: &str = "\
 dotfourctl: looks at Dotfour on this node
@@ -33,11 +37,10 @@ fn main() -> ExitCode {
     let options = match parse_arguments(lexopt::Parser::from_env()) {
         Ok(Parsed::Run(options)) => options,
         Ok(Parsed::Print(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
+            return say(NAME, &text, ExitCode::SUCCESS);
         }
         Err(e) => {
-            eprintln!("dotfourctl: {e}\n\n{USAGE}");
+            complain(NAME, &format_args!("{e}\n\n{USAGE}"));
             // 2 is one of the doctor's answers.
             let doctor = std::env::args_os().any(|argument| argument == "doctor");
             return ExitCode::from(if doctor { doctor::CANNOT_SAY } else { 2 });
@@ -45,16 +48,12 @@ fn main() -> ExitCode {
     };
     if options.command == Command::Doctor {
         let (text, status) = doctor::examine(options.config.as_deref(), options.plugin.as_deref(), options.json);
-        print!("{text}");
-        return ExitCode::from(status);
+        return say(NAME, &text, ExitCode::from(status));
     }
     match status_of(&options) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(text) => say(NAME, &text, ExitCode::SUCCESS),
         Err(e) => {
-            eprintln!("dotfourctl: {}", with_source(&*e));
+            complain(NAME, &with_source(&*e));
             ExitCode::FAILURE
         }
     }

@@ -29,11 +29,11 @@ impl Netns {
     /// A new, empty namespace.
     pub fn create() -> io::Result<Self> {
         thread::scope(|scope| {
-            scope
-                .spawn(|| {
+            thread::Builder::new()
+                .spawn_scoped(scope, || {
                     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
                     Netns::current()
-                })
+                })?
                 .join()
                 .unwrap_or_else(|_| Err(io::Error::other("the thread that makes a network namespace panicked")))
         })
@@ -46,11 +46,11 @@ impl Netns {
     /// If the namespace cannot be entered; `EINVAL` means that it is not a network namespace.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         thread::scope(|scope| {
-            scope
-                .spawn(|| {
+            thread::Builder::new()
+                .spawn_scoped(scope, || {
                     move_into_link_name_space(self.as_fd(), Some(LinkNameSpaceType::Network))?;
                     Ok(work())
-                })
+                })?
                 .join()
                 .unwrap_or_else(|_| Err(io::Error::other("the thread inside a network namespace panicked")))
         })

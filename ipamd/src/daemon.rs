@@ -33,7 +33,7 @@ use crate::metrics::Metrics;
 use crate::metrics::endpoint::Endpoint;
 use crate::metrics::exposition::Exposition;
 use crate::nic::{self, Nic, NicError};
-use crate::pool::{Exclusion, ExclusionReason, Families, Pool, PoolAddress, eligible};
+use crate::pool::{Exclusion, ExclusionReason, Families, Moment, Pool, PoolAddress, eligible};
 use crate::refill::{Refill, Reservations};
 use crate::rules::{Rules, RulesError};
 use crate::server::Server;
@@ -361,7 +361,8 @@ fn fill_pool(
     for link in &found.foreign {
         warn!(link, "looks like a pod's link and is not readable as one of ours; left alone");
     }
-    Reservations::make(&mut pool, &foreign_uses(view)).tell(&nic.name);
+    // While nobody is served, nobody leaves.
+    Reservations::make(&mut pool, &foreign_uses(view), Moment::MAX).tell(&nic.name);
     (pool, families)
 }
 

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use dotfour_protocol::AttachmentKey;
 use ipnet::IpNet;
+use rustix::time::ClockId;
 use tracing::{error, info, warn};
 
 use crate::pool::Lease;
 use crate::spool::Spool;
-use crate::verbs::Node;
+use crate::verbs::{Node, reading};
 use crate::wiring::Wirer;
 use crate::wiring::pod::LinkIndices;
 
@@ -30,7 +31,7 @@ const AUDIT_INTERVAL: Duration = Duration::from_secs(30);
 /// system call in each.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How many times as long as a sweep took there is none: what rests must not cost more than a fiftieth of a processor.
+/// How many times as long as a processor was busy with a sweep there is none: what rests must not cost more than a fiftieth of one.
 const SWEEP_SHARE: u32 = 50;
 
 /// What the keeper is told.
@@ -102,9 +103,10 @@ impl Keeper {
         if self.node.ledger.pool().counts().cooling == 0 {
             return SWEEP_INTERVAL;
         }
-        let begun = Instant::now();
+        let begun = reading(ClockId::ThreadCPUTime);
         self.node.sweeper.sweep(&self.node.ledger, &self.node.metrics);
-        SWEEP_INTERVAL.max(begun.elapsed().saturating_mul(SWEEP_SHARE))
+        let took = reading(ClockId::ThreadCPUTime).saturating_sub(begun);
+        SWEEP_INTERVAL.max(took.saturating_mul(SWEEP_SHARE))
     }
 
     fn collect_link(&mut self, index: u32) {

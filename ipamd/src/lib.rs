@@ -17,7 +17,7 @@
 //! - [`metrics`] counts and times all that, and serves it to Prometheus.
 //! - [`install`] gets plugin and network configuration onto a node, and everything off it again.
 //! - [`startup_taint`] takes a taint off the node, by way of [`kubernetes`]' API server; no pod needs either.
-//! - [`errors`] turns what went wrong into what an operator reads.
+//! - [`errors`] turns what went wrong into what an operator reads; [`output`] says it, to whoever listens.
 //!
 //! Invariants: the pool is never locked over IO or a kernel call; an assigned address never leaves the pool; one call at a
 //! time works on an attachment; only [`wiring`] changes pod networking, and only [`rules`] nftables.
@@ -36,6 +36,7 @@ pub mod kubernetes;
 pub mod lease;
 pub mod metrics;
 pub mod nic;
+pub mod output;
 pub mod pool;
 pub mod program;
 pub mod refill;

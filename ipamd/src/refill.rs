@@ -11,7 +11,7 @@ use crate::errors::with_source;
 use crate::keeper::Notice;
 use crate::kernel::{NodeView, observe};
 use crate::nic::{self, Nic};
-use crate::pool::{Pool, eligible};
+use crate::pool::{Moment, Pool, eligible};
 use crate::rules::Rules;
 use crate::source::AddressSource;
 use crate::takeover::{describe, foreign_uses, on_nic};
@@ -69,7 +69,8 @@ impl<'c> Refill<'c> {
 
     async fn try_look(&mut self) -> Result<(), String> {
         let reports = self.source.report().await.map_err(|e| with_source(&e))?;
-        let view = observe().await.map_err(|e| with_source(&e))?;
+        let mut seen = now();
+        let mut view = observe().await.map_err(|e| with_source(&e))?;
         let (nic, report) = nic::choose(&reports, &view, self.config.nic.as_deref()).map_err(|e| e.to_string())?;
         if nic.index != self.node.nic.index {
             return Err(format!("the source means {} now, not {}", nic.name, self.node.nic.name));
@@ -84,11 +85,14 @@ impl<'c> Refill<'c> {
         if subnets != self.covered {
             self.rules.cover(subnets.clone()).await.map_err(|e| with_source(&e))?;
             self.covered = subnets;
+            // That may have taken long, and pods have come and gone.
+            seen = now();
+            view = observe().await.map_err(|e| with_source(&e))?;
         }
         let uses = foreign_uses(&view);
         let (change, reservations) = {
             let mut pool = self.node.ledger.pool();
-            (pool.apply_view(&offered), Reservations::make(&mut pool, &uses))
+            (pool.apply_view(&offered), Reservations::make(&mut pool, &uses, seen))
         };
         reservations.tell(&nic.name);
         // What rests is on record, as after a DEL, and what will. If it cannot be, the journal has said so.
@@ -132,9 +136,9 @@ pub struct Reservations {
 }
 
 impl Reservations {
-    /// Keeps what others use out of the pool, and lets go of what they do not use any more.
-    pub fn make(pool: &mut Pool, uses: &[(IpAddr, String)]) -> Self {
-        let (reserved, let_go) = pool.reserve_exactly(uses, now());
+    /// Keeps what others use out of the pool, as it was `seen` at that moment or later, and lets go of what they do not use any more.
+    pub fn make(pool: &mut Pool, uses: &[(IpAddr, String)], seen: Moment) -> Self {
+        let (reserved, let_go) = pool.reserve_exactly(uses, seen, now());
         Reservations { reserved, let_go }
     }
 

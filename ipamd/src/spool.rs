@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::errors::with_source;
 use crate::metrics::Spooled;
-use crate::verbs::{Ended, Node, Reason};
+use crate::verbs::{Ended, Node, Reason, now};
 use crate::wiring::Wirer;
 
 /// Where files go that are no DELs, for somebody to look at.
@@ -72,7 +72,9 @@ impl Spool {
             }
         };
         let key = Arc::new(del.key);
-        let outcome = match node.end(&key, Duration::from_nanos(del.at_ns), Reason::Spooled, wirer) {
+        // None was written later than now, unless before a boot, where time began anew.
+        let at = Duration::from_nanos(del.at_ns).min(now());
+        let outcome = match node.end(&key, at, Reason::Spooled, wirer) {
             Ok(Ended::Released(_)) => Spooled::Released,
             Ok(Ended::AddedSince) => {
                 info!(%key, "a spooled DEL is void: the pod was added again since");

@@ -278,3 +278,17 @@ fn a_doctor_that_is_not_understood_has_a_status_of_its_own() {
     assert_eq!(status(&["dance"]), Some(2));
     assert_eq!(status(&["status", "--plugin", "/x"]), Some(2));
 }
+
+#[test]
+fn what_nobody_hears_is_a_failure_and_no_crash() {
+    let said = |stdout: Stdio| {
+        let output = Command::new(CTL).arg("--help").stdout(stdout).stderr(Stdio::piped()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(said(closed.into()), (Some(1), String::new()));
+    let (status, complaint) = said(fs::File::create("/dev/full").unwrap().into());
+    assert_eq!(status, Some(1));
+    assert!(complaint.contains("standard output cannot be written"), "{complaint}");
+}

@@ -175,9 +175,10 @@ impl Pool {
     }
 
     /// Notes that a pod's link has a new name. That may come before [`Pool::set_link`] does; and after the key has another
-    /// link, it is without effect.
+    /// link, or a lease that never has one, it is without effect.
     pub fn rename_link(&mut self, key: &AttachmentKey, link: HostLink) {
         if let Some(held) = self.leases.get_mut(key)
+            && !held.lease.delegated
             && held.lease.link.as_ref().is_none_or(|known| known.index == link.index)
         {
             held.lease.link = Some(link);

@@ -5,6 +5,7 @@ mod model;
 use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
+use super::view::LEAVING;
 use super::*;
 
 const COOLDOWN: Duration = Duration::from_secs(30);
@@ -466,13 +467,13 @@ fn a_reserved_address_is_not_lent_until_its_other_use_ends_and_it_has_rested() {
     let mut pool = pool_of(5..=6);
     assign(&mut pool, 0, Moment::ZERO);
     let used = [address(5), address(6), address(77)].map(|address| (address, "found on eth0".to_owned()));
-    let (reserved, freed) = pool.reserve_exactly(&used, Moment::ZERO);
+    let (reserved, freed) = pool.reserve_exactly(&used, Moment::MAX, Moment::ZERO);
     assert_eq!(reserved, [(address(6), "found on eth0".to_owned())]);
     assert!(freed.is_empty());
     assert!(matches!(assign(&mut pool, 1, Moment::ZERO), Assignment::Exhausted(counts) if counts.reserved == 1));
     let ended = Duration::from_secs(100);
-    assert_eq!(pool.reserve_exactly(&used, ended), (vec![], vec![]));
-    assert_eq!(pool.reserve_exactly(&[], ended), (vec![], vec![address(6)]));
+    assert_eq!(pool.reserve_exactly(&used, Moment::MAX, ended), (vec![], vec![]));
+    assert_eq!(pool.reserve_exactly(&[], Moment::MAX, ended), (vec![], vec![address(6)]));
     assert_eq!(pool.cooling().collect::<Vec<_>>(), [(address(6), ended)]);
     assert!(matches!(assign(&mut pool, 1, ended), Assignment::Exhausted(counts) if counts.cooling == 1));
     pool.check();
@@ -482,6 +483,49 @@ fn a_reserved_address_is_not_lent_until_its_other_use_ends_and_it_has_rested() {
     pool.end_sweep(&swept, rested);
     assert_eq!(assign(&mut pool, 1, rested), new(6));
     pool.check();
+}
+
+#[test]
+fn an_address_that_comes_back_after_it_was_forgotten_is_lent_only_once_it_is_swept() {
+    let mut pool = pool_of(5..=6);
+    assign(&mut pool, 0, Moment::ZERO);
+    pool.apply_view(&view([6]));
+    pool.apply_view(&view([6]));
+    let rested = COOLDOWN * 2;
+    pool.release(&key(0), Moment::ZERO);
+    pool.thaw(rested);
+    assert_eq!(pool.counts().total, 1, "it rested as withdrawn, and nobody swept it");
+    assign(&mut pool, 1, rested);
+    assert_eq!(pool.apply_view(&view(5..=6)).added, [address(5)]);
+    assert_eq!(assign(&mut pool, 2, rested), Assignment::Unswept);
+    sweep(&mut pool, rested);
+    assert_eq!(assign(&mut pool, 2, rested), new(5));
+    pool.check();
+}
+
+#[test]
+fn what_is_seen_of_a_pod_that_has_just_left_is_no_stranger_s_use() {
+    let mut pool = pool_of(5..=6);
+    assign(&mut pool, 0, Moment::ZERO);
+    let (released, moment) = (Duration::from_secs(100), Duration::from_millis(1));
+    pool.release(&key(0), released);
+    let used = [(address(5), "routed to veth1".to_owned())];
+    for seen in [released, released + LEAVING - moment] {
+        assert_eq!(pool.reserve_exactly(&used, seen, seen), (vec![], vec![]));
+        assert_eq!(pool.cooling().collect::<Vec<_>>(), [(address(5), released)]);
+    }
+    let (reserved, _) = pool.reserve_exactly(&used, released + LEAVING, released + LEAVING);
+    assert_eq!(reserved, used);
+    pool.check();
+}
+
+#[test]
+fn a_delegated_lease_gets_no_link_by_a_word_that_comes_late() {
+    let mut pool = pool_of(5..=6);
+    let key = key(0);
+    pool.assign(Wish { delegated: true, ..wish(&key, Moment::ZERO) }, Moment::ZERO);
+    pool.rename_link(&key, HostLink { index: 7, name: "azv7".into() });
+    assert_eq!(pool.lease(&key).unwrap().link, None);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Keeps the table as planned, whatever files, other programs and time do.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -100,9 +101,12 @@ impl Enforcer {
         Ok(enforcer)
     }
 
-    /// The descriptor that becomes readable when somebody changed a table.
-    pub fn events(&self) -> Option<OwnedFd> {
-        self.events.as_fd().try_clone_to_owned().ok()
+    /// A descriptor that becomes readable when somebody changed a table.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub fn events(&self) -> io::Result<OwnedFd> {
+        self.events.as_fd().try_clone_to_owned()
     }
 
     /// See [`super::Rules::cover`].

@@ -85,12 +85,13 @@ impl Rules {
         let (config, nic) = (config.clone(), nic.clone());
         let starting = tokio::task::spawn_blocking(move || Enforcer::start(&config, &nic, pods, metrics));
         let enforcer = starting.await.map_err(|e| RulesError::Watch(io::Error::other(e))).flatten()?;
+        let events = enforcer.events().map_err(RulesError::Watch)?;
         let enforcer = Arc::new(Mutex::new(enforcer));
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| RulesError::Watch(e.into()))?);
         let (watched, stopped) = (Arc::clone(&enforcer), Arc::clone(&stop));
         let thread = thread::Builder::new()
             .name("rules".into())
-            .spawn(move || watch(&watched, &stopped))
+            .spawn(move || watch(&watched, &events, &stopped))
             .map_err(RulesError::Watch)?;
         Ok(Rules { enforcer, stop, thread: Some(thread) })
     }
@@ -116,8 +117,7 @@ impl Drop for Rules {
     }
 }
 
-fn watch(enforcer: &Mutex<Enforcer>, stop: &OwnedFd) {
-    let Some(events) = lock(enforcer).events() else { return };
+fn watch(enforcer: &Mutex<Enforcer>, events: &OwnedFd, stop: &OwnedFd) {
     // Here and not at the start, which nobody should wait longer for.
     let old_agent::Found { kinds, unread } = old_agent::find();
     if !kinds.is_empty() {
@@ -143,7 +143,7 @@ fn watch(enforcer: &Mutex<Enforcer>, stop: &OwnedFd) {
     }
     loop {
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(INTERVAL.subsec_nanos()) };
-        let mut fds = [PollFd::new(stop, PollFlags::IN), PollFd::new(&events, PollFlags::IN)];
+        let mut fds = [PollFd::new(stop, PollFlags::IN), PollFd::new(events, PollFlags::IN)];
         // An interrupted wait is a short one.
         let _ = poll(&mut fds, Some(&timeout));
         let [stop, _] = fds;

@@ -189,6 +189,11 @@ fn started(ns: Option<u64>) -> Moment {
 
 /// Time since boot, as the pool wants it.
 pub fn now() -> Moment {
-    let time = clock_gettime(ClockId::Monotonic);
+    reading(ClockId::Monotonic)
+}
+
+/// What a clock of the kernel's shows.
+pub fn reading(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }

@@ -7,6 +7,7 @@ use dotfour_datapath::netns::open_socket_in;
 use dotfour_datapath::rule::Rule;
 use dotfour_datapath::{KernelError, Socket};
 
+use super::names::keyed_host_link;
 use super::pod::{PodPlan, Wirer};
 use super::shape::{Difference, End, Seen, first_difference, node_end, pod_end};
 use crate::pool::HostLink;
@@ -31,7 +32,10 @@ impl Wirer {
     pub fn check(&mut self, plan: &PodPlan<'_>, link: &HostLink, netns: BorrowedFd<'_>) -> Result<(), CheckError> {
         let mut inside = open_socket_in(netns, &self.home).map_err(CheckError::NotANamespace)?;
         let index = link.index;
-        let node = node_end(plan, link.name.clone(), index);
+        // A newer sandbox of the pod may have renamed it since: to this, and to no other name.
+        let keyed = keyed_host_link(&plan.tag.key);
+        let renamed = self.node.link(LinkId::Index(index))?.is_some_and(|found| found.name == keyed);
+        let node = node_end(plan, if renamed { keyed } else { link.name.clone() }, index);
         // No rule leads to a pod: its route is in the main table.
         compare(&node, Vec::new(), &mut self.node, "the node's namespace")?;
         let rules = inside.rules()?;

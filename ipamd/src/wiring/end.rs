@@ -47,17 +47,17 @@ impl Wirer {
         self.activate(near.index).map(|()| far)
     }
 
-    /// Makes the way out of a pod in which something has the routes already.
+    /// Makes the way out of a pod in which something had the routes already.
     fn make_way_out_beside_others(&mut self, far: End, inside: &mut Socket) -> Result<End, KernelError> {
-        // What has the route may be an interface that a DEL has condemned and the janitor not deleted yet.
-        if self.silence_condemned(far.index, inside)? {
-            let mut batch = Batch::new();
-            take_back(&mut batch, &far);
-            way_out(&mut batch, &far);
-            match inside.run(batch) {
-                Err(e) if is_taken(&e) => {}
-                outcome => return outcome.map(|()| far),
-            }
+        // What has the route may be an interface that a DEL has condemned; the janitor may have deleted it just now, so this tries
+        // again whatever is found.
+        self.silence_condemned(far.index, inside)?;
+        let mut batch = Batch::new();
+        take_back(&mut batch, &far);
+        way_out(&mut batch, &far);
+        match inside.run(batch) {
+            Err(e) if is_taken(&e) => {}
+            outcome => return outcome.map(|()| far),
         }
         let mut batch = Batch::new();
         take_back(&mut batch, &far);
@@ -74,8 +74,8 @@ impl Wirer {
         self.node.run(batch)
     }
 
-    /// Sets all ends of condemned links down, which takes their routes away. False if there are none.
-    fn silence_condemned(&mut self, besides: u32, inside: &mut Socket) -> Result<bool, KernelError> {
+    /// Sets all ends of condemned links down, which takes their routes away.
+    fn silence_condemned(&mut self, besides: u32, inside: &mut Socket) -> Result<(), KernelError> {
         let mut batch = Batch::new();
         for link in inside.links()? {
             if !LINK_INDICES.contains(&link.index) || link.index == besides || !link.up {
@@ -87,10 +87,7 @@ impl Wirer {
                 batch.tolerate(Errno::NODEV);
             }
         }
-        if batch.is_empty() {
-            return Ok(false);
-        }
-        inside.run(batch).map(|()| true)
+        if batch.is_empty() { Ok(()) } else { inside.run(batch) }
     }
 }
 
@@ -141,5 +138,43 @@ fn take_back(batch: &mut Batch, far: &End) {
     for route in &far.routes {
         batch.delete_route("take a route back", route);
         batch.tolerate(Errno::SRCH);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use dotfour_datapath::Netns;
+    use dotfour_datapath::link::{VethEnd, VethPair};
+
+    use super::super::pod::LinkIndices;
+    use super::super::pod::tests::{nic, plan_of};
+    use super::super::shape::pod_end;
+    use super::*;
+
+    #[test]
+    fn a_way_out_that_was_taken_a_moment_ago_goes_where_a_first_interface_s_goes() {
+        let nic = nic();
+        let plan = plan_of("c0ffee", &nic);
+        let index = *LINK_INDICES.start();
+        let routes = Netns::create().unwrap().run(|| {
+            let mut wirer = Wirer::new(Arc::new(LinkIndices::starting_at(0))).unwrap();
+            let mut inside = Socket::open().unwrap();
+            let far = pod_end(&plan, index);
+            let mut batch = Batch::new();
+            let near = VethEnd { name: &far.name, mac: Some(far.mac), index: Some(index) };
+            let pair =
+                VethPair { near, far: VethEnd { name: "other", mac: None, index: None }, far_netns: None, mtu: 1500 };
+            batch.create_veth("make a pair", &pair);
+            interface(&mut batch, &far);
+            inside.run(batch).unwrap();
+            // The janitor has deleted what had the routes, and nothing is condemned any more.
+            let made = wirer.make_way_out_beside_others(far, &mut inside).unwrap();
+            assert_eq!(made.own_table(), None);
+            inside.routes().unwrap()
+        });
+        let routes = routes.unwrap();
+        assert!(pod_end(&plan, index).routes.iter().all(|route| routes.contains(route)), "{routes:?}");
     }
 }

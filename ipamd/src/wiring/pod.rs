@@ -284,6 +284,10 @@ impl Wirer {
             rename(&mut self.node, found.index, &condemned_link(found.index))?;
             return Ok(true);
         }
+        if found.alias.is_none() && LINK_INDICES.contains(&found.index) {
+            // Another call is making it, and tags it in the same send. Then it can be renamed.
+            return Ok(true);
+        }
         let Some(Ok(tag)) = found.alias.as_deref().map(str::parse::<Tag>) else {
             warn!(link = name, "somebody else's link has the pod's link name; using a name made from the container id");
             return Ok(false);
@@ -297,8 +301,9 @@ impl Wirer {
                 renamed(&tag.key, HostLink { index: found.index, name: new_name });
                 Ok(true)
             }
-            // Kernels before 6.2 do not rename a link that is up, and setting it down would cut the pod off.
-            Err(e) if e.errno() == Some(Errno::BUSY) => Ok(false),
+            // Kernels before 6.2 do not rename a link that is up, and setting it down would cut the pod off. And a condemned link
+            // of the same key may have the name.
+            Err(e) if matches!(e.errno(), Some(Errno::BUSY | Errno::EXIST)) => Ok(false),
             // Its pod's namespace died just now.
             Err(e) if e.errno() == Some(Errno::NODEV) => Ok(true),
             Err(e) => Err(e),
@@ -361,21 +366,32 @@ fn veth_end(end: &End) -> VethEnd<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::IpAddr;
+    use std::os::fd::AsFd;
+
+    use dotfour_datapath::address::PrefixRoute;
+    use ipnet::IpNet;
 
     use super::*;
+
+    pub(in crate::wiring) fn nic() -> Nic {
+        Nic { index: 2, name: "eth0".into(), mtu: 1500, address: "10.240.0.4".parse().unwrap(), address_v6: None }
+    }
+
+    /// What a container is to get, whose pod's name is the same for all.
+    pub(in crate::wiring) fn plan_of<'n>(container_id: &str, nic: &'n Nic) -> PodPlan<'n> {
+        let key = AttachmentKey { network: "azure".into(), container_id: container_id.into(), ifname: "eth0".into() };
+        let addresses = "10.240.0.5".parse::<IpAddr>().unwrap().into();
+        PodPlan { tag: Tag { key: Arc::new(key), addresses }, host_link: "azv1".into(), nic, group: 0 }
+    }
 
     #[test]
     fn what_a_failed_add_made_is_deleted_also_under_the_name_that_another_sandbox_gave_it_and_a_stranger_s_link_is_not()
     {
-        let key = AttachmentKey { network: "azure".into(), container_id: "c0ffee".into(), ifname: "eth0".into() };
-        let addresses = "10.240.0.5".parse::<IpAddr>().unwrap().into();
-        let nic =
-            Nic { index: 2, name: "eth0".into(), mtu: 1500, address: "10.240.0.4".parse().unwrap(), address_v6: None };
-        let keyed = keyed_host_link(&key);
-        let plan =
-            PodPlan { tag: Tag { key: Arc::new(key), addresses }, host_link: "azv1".into(), nic: &nic, group: 0 };
+        let nic = nic();
+        let plan = plan_of("c0ffee", &nic);
+        let keyed = keyed_host_link(&plan.tag.key);
         let names = [("azv1", false), (&*keyed, false), ("stranger", true)];
         for ((name, stays), index) in names.into_iter().zip(*LINK_INDICES.start()..) {
             let there = Netns::create().unwrap().run(|| {
@@ -394,15 +410,70 @@ mod tests {
 
     #[test]
     fn a_kernel_that_was_started_without_ipv6_is_told_nothing_of_it() {
-        let key = AttachmentKey { network: "azure".into(), container_id: "c0ffee".into(), ifname: "eth0".into() };
-        let addresses = "10.240.0.5".parse::<IpAddr>().unwrap().into();
-        let nic =
-            Nic { index: 2, name: "eth0".into(), mtu: 1500, address: "10.240.0.4".parse().unwrap(), address_v6: None };
-        let plan =
-            PodPlan { tag: Tag { key: Arc::new(key), addresses }, host_link: "azv1".into(), nic: &nic, group: 0 };
+        let nic = nic();
+        let plan = plan_of("c0ffee", &nic);
         let near = node_end(&plan, plan.host_link.clone(), 7);
         assert_eq!(host_link_settings(&near, true).ipv6_link_local, Some(false));
         assert_eq!(host_link_settings(&near, false).ipv6_link_local, None);
         assert!(host_link_settings(&near, false).alias.is_some());
+    }
+
+    /// A pair with one end of this name and index, and with an alias or none, in the thread's namespace.
+    fn make_pair(wirer: &mut Wirer, name: &str, index: u32, alias: Option<&str>) {
+        let mut batch = Batch::new();
+        let near = VethEnd { name, mac: None, index: Some(index) };
+        let far_name = format!("far{index:x}");
+        let far = VethEnd { name: &far_name, mac: None, index: None };
+        batch.create_veth("make a pair", &VethPair { near, far, far_netns: None, mtu: 1500 });
+        batch.change_link("tag it", LinkId::Index(index), &LinkChange { alias, ..LinkChange::default() });
+        wirer.node.run(batch).unwrap();
+    }
+
+    #[test]
+    fn a_link_that_is_not_tagged_yet_is_ours_and_one_whose_own_name_is_taken_keeps_the_other() {
+        let nic = nic();
+        let (older, newer) = (plan_of("older", &nic), plan_of("newer", &nic));
+        let index = *LINK_INDICES.start();
+        let outcome = Netns::create().unwrap().run(|| {
+            let mut wirer = Wirer::new(Arc::new(LinkIndices::starting_at(0))).unwrap();
+            let nobody = |_: &AttachmentKey, _| panic!("nothing was renamed");
+            make_pair(&mut wirer, "azv1", index, None);
+            let untagged = wirer.free_host_name("azv1", nobody).unwrap();
+            make_pair(&mut wirer, "azv2", 7, None);
+            let stranger = wirer.free_host_name("azv2", nobody).unwrap();
+            make_pair(&mut wirer, &newer.host_link.replace('1', "3"), index + 1, Some(&older.tag.to_string()));
+            make_pair(&mut wirer, &keyed_host_link(&older.tag.key), index + 2, Some("condemned"));
+            let taken = wirer.free_host_name("azv3", nobody).unwrap();
+            (untagged, stranger, taken)
+        });
+        assert_eq!(outcome.unwrap(), (true, false, false));
+    }
+
+    #[test]
+    fn check_bears_the_name_that_a_newer_sandbox_gives_and_no_other() {
+        let nic = nic();
+        let plan = plan_of("older", &nic);
+        let (node, pod) = (Netns::create().unwrap(), Netns::create().unwrap());
+        let outcomes = node.run(|| {
+            let mut wirer = Wirer::new(Arc::new(LinkIndices::starting_at(0))).unwrap();
+            let mut batch = Batch::new();
+            let up = LinkChange { up: Some(true), ..LinkChange::default() };
+            batch.change_link("set lo up", LinkId::Index(1), &up);
+            // What the route to the pod has as its source.
+            batch.add_address("the node's address", 1, IpNet::from(IpAddr::from(nic.address)), PrefixRoute::Omit);
+            wirer.node.run(batch).unwrap();
+            let wired = wirer.wire(&plan, pod.as_fd(), &Phases::accepted(), |_, _| {}).unwrap();
+            let names = ["azv1", &keyed_host_link(&plan.tag.key), "other"];
+            names.map(|name| {
+                let mut batch = Batch::new();
+                let change = LinkChange { name: Some(name), ..LinkChange::default() };
+                batch.change_link("rename it", LinkId::Index(wired.link.index), &change);
+                wirer.node.run(batch).unwrap();
+                wirer.check(&plan, &wired.link, pod.as_fd()).map_err(|e| e.to_string())
+            })
+        });
+        let [as_made, renamed, other] = outcomes.unwrap();
+        assert_eq!((as_made, renamed), (Ok(()), Ok(())));
+        assert!(other.unwrap_err().contains("has the name other"));
     }
 }

@@ -250,6 +250,19 @@ fn a_del_that_found_no_daemon_is_applied_at_the_next_start() {
 }
 
 #[test]
+fn a_spooled_del_from_before_the_node_s_boot_is_in_no_later_pod_s_way() {
+    let node = Node::new();
+    let config = node.static_config(4);
+    node.start(&config).stop();
+    // Its clock had run for longer than this boot's.
+    spool(&node, "1", &key("c1"), now_ns() + 3_600_000_000_000);
+    let _daemon = node.start(&config);
+    assert!(spooled(&node).is_empty());
+    let pod = Netns::create().unwrap();
+    assert!(matches!(node.call(add_started("c1", now_ns()), Some(pod.as_fd())), Reply::Attached(_)));
+}
+
+#[test]
 fn a_spooled_del_of_a_pod_added_again_since_is_void() {
     let node = Node::new();
     let config = node.static_config(4);

@@ -7,6 +7,7 @@ mod delegated;
 mod families;
 mod interfaces;
 mod leases;
+mod log;
 mod metrics;
 mod pods;
 mod rules;

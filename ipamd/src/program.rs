@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn one_that_hangs_is_killed_with_what_it_started() {
         let place = tempfile::tempdir().unwrap();
-        let brief = Limits { patience: Duration::from_millis(300), ..AMPLE };
+        let brief = Limits { patience: Duration::from_secs(2), ..AMPLE };
         for (name, rest) in [("open", ""), ("closed", "exec >&- 2>&-; ")] {
             let file = place.path().join(name);
             let script = format!("{rest}sleep 6000 & echo $$ $! >{}; wait", file.display());

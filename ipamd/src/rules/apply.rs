@@ -166,7 +166,6 @@ fn one_line(said: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::ExitStatusExt;
 
     use super::*;
@@ -181,15 +180,17 @@ mod tests {
     #[test]
     fn one_that_hangs_or_says_too_much_is_an_error_that_says_so() {
         let place = tempfile::tempdir().unwrap();
-        let said = |script: &str| {
+        let said = |script: &str, patience| {
             let program = place.path().join("nft");
-            std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-            let limits = Limits { patience: Duration::from_secs(1), longest: 1000 };
+            // By another process: a child of another test's might hold a descriptor that was open here to write, and the program
+            // would be busy.
+            let write = format!("printf '#!/bin/sh\\nexec {script}\\n' >\"$1\" && chmod 755 \"$1\"");
+            assert!(Command::new("sh").args(["-c", &write, "sh"]).arg(&program).status().unwrap().success());
+            let limits = Limits { patience: Duration::from_secs(patience), longest: 1000 };
             Nft { program, limits }.outline().unwrap_err().to_string()
         };
-        assert!(said("exec sleep 6000").contains("has not ended within 1 s and was killed"));
-        assert!(said("exec yes").contains("had more than 1000 bytes to say"));
+        assert!(said("sleep 6000", 1).contains("has not ended within 1 s and was killed"));
+        assert!(said("yes", 60).contains("had more than 1000 bytes to say"));
     }
 
     #[test]

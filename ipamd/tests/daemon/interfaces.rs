@@ -7,7 +7,7 @@ use std::time::Duration;
 use dotfour_datapath::Netns;
 use dotfour_protocol::{Attachment, AttachmentKey, Call, Check, Reply};
 
-use crate::support::{Node, address, ip, key};
+use crate::support::{Node, address, ip, key, receiver};
 
 const SOURCE: &str = "cooldown: 200ms\nsource: {kind: static, subnet: [10.240.0.0/16, fd00::/64], \
                       addresses: [10.240.0.5-10.240.0.12, fd00::5-fd00::c]}\n";
@@ -26,7 +26,7 @@ fn check(node: &Node, ifname: &str, attachment: &Attachment, pod: &Netns) -> Rep
 fn answers(node: &Node, pod: &Netns, attachment: &Attachment) {
     for asked in attachment.addresses.iter().map(|address| address.address.addr()) {
         let any: IpAddr = if asked.is_ipv4() { [0, 0, 0, 0].into() } else { [0; 16].into() };
-        let server = pod.run(|| UdpSocket::bind((asked, 7008)).unwrap()).unwrap();
+        let server = receiver(pod, asked, 7008);
         let client = node.netns.run(|| UdpSocket::bind((any, 0)).unwrap()).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         server.set_read_timeout(Some(Duration::from_secs(2))).unwrap();

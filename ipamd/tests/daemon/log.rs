@@ -11,15 +11,15 @@ use dotfour_datapath::Netns;
 use crate::rules::run;
 use crate::support::{Daemon, Node, key};
 
-/// Starts a daemon that logs to a pipe. It has one address.
-fn start(node: &Node) -> (Daemon, File) {
+/// Starts a daemon that logs to a pipe.
+fn start(node: &Node, addresses: u8) -> (Daemon, File) {
     let fifo = node.directory.path().join("fifo");
     run(&node.netns, &format!("mkfifo {}", fifo.display()));
     // To write too, so that this waits for nobody.
     let log = File::options().read(true).write(true).open(&fifo).unwrap();
     let mut command = Command::new("sh");
     command.args(["-c", &format!("exec \"$@\" 2>{}", fifo.display()), "sh", env!("CARGO_BIN_EXE_dotfour-ipamd")]);
-    let config = node.static_config(1);
+    let config = node.static_config(addresses);
     (node.start_as(command.args([Path::new("run"), Path::new("--config"), &config])), log)
 }
 
@@ -33,7 +33,7 @@ fn read(mut log: &File) -> String {
 #[test]
 fn a_daemon_whose_log_nobody_reads_serves_and_says_later_what_was_lost() {
     let node = Node::new();
-    let (daemon, log) = start(&node);
+    let (daemon, log) = start(&node, 1);
     let pods = [(); 2].map(|()| Netns::create().unwrap());
     node.add(&key("c1"), "one", pods[0].as_fd()).unwrap();
     // A line each, and many times what a pipe holds.
@@ -51,7 +51,7 @@ fn a_daemon_whose_log_nobody_reads_serves_and_says_later_what_was_lost() {
 #[test]
 fn a_daemon_whose_log_was_closed_serves() {
     let node = Node::new();
-    let (daemon, log) = start(&node);
+    let (daemon, log) = start(&node, 3);
     drop(log);
     let pod = Netns::create().unwrap();
     for round in 0..3 {

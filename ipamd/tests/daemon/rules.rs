@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use dotfour_datapath::Netns;
 
-use crate::support::{Node, address, eventually, key, receiver, source_seen};
+use crate::support::{Node, address, eventually, key, quickest, receiver, source_seen};
 
 const GATEWAY: &str = "10.240.0.1";
 const ELSEWHERE: &str = "10.240.9.9";
@@ -75,6 +75,7 @@ fn add(node: &Node, name: &str) -> (Netns, IpAddr) {
 
 fn metric(node: &Node, series: &str) -> f64 {
     let mut stream = UnixStream::connect(node.socket().with_file_name("metrics.sock")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();

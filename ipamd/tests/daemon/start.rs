@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -38,7 +40,7 @@ fn http(status: &str, body: &str) -> String {
 }
 
 fn config(node: &Node, url: &str) -> std::path::PathBuf {
-    node.config(&format!("source: {{kind: wireserver, url: {url}, timeout: 300ms, refresh: 100ms}}\n"))
+    node.config(&format!("source: {{kind: wireserver, url: {url}, timeout: 2s, refresh: 100ms}}\n"))
 }
 
 #[test]
@@ -116,7 +118,7 @@ fn a_wireserver_that_is_not_there_or_never_answers_is_a_clear_start_up_error() {
     let silent = node.netns.run(|| TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
     let (status, log) = node.fail(&config(&node, &format!("http://{}", silent.local_addr().unwrap())));
     assert_eq!(status.code(), Some(1));
-    assert!(log.lines().last().unwrap().contains("no complete answer within 300ms"), "{log}");
+    assert!(log.lines().last().unwrap().contains("no complete answer within 2s"), "{log}");
 }
 
 #[test]
@@ -186,8 +188,11 @@ fn a_source_that_loses_an_address_in_use_does_not_take_it_from_its_pod() {
     let node = Node::new();
     let listener = node.netns.run(|| TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
+    // What it says, which goes on when the test says so.
+    let stage = Arc::new(AtomicUsize::new(0));
+    let says = Arc::clone(&stage);
     thread::spawn(move || {
-        for (round, mut stream) in listener.incoming().flatten().enumerate() {
+        for mut stream in listener.incoming().flatten() {
             let _ = stream.read(&mut [0; 1024]);
             let shorter = DOCUMENT.replace(
                 r#"<IPAddress Address="10.240.0.6"
@@ -197,22 +202,20 @@ fn a_source_that_loses_an_address_in_use_does_not_take_it_from_its_pod() {
             let empty = r#"<Interfaces><Interface MacAddress="000D3A1BC721" IsPrimary="true"><IPSubnet
                 Prefix="10.240.0.0/16"><IPAddress Address="10.240.0.4" IsPrimary="true"/></IPSubnet></Interface></Interfaces>"#;
             let longer = DOCUMENT.replace("10.240.0.2", "10.240.0.9");
-            let body = match round {
-                0 => DOCUMENT,
-                1..6 => &shorter,
-                // Says nothing of the addresses it had.
-                6..12 => empty,
-                _ => &longer,
-            };
+            let body = [DOCUMENT, &shorter, empty, &longer][says.load(Ordering::Relaxed)];
             let _ = stream.write_all(http("200 OK", body).as_bytes());
         }
     });
     let _daemon = node.start(&config(&node, &url));
     let pod = Netns::create().unwrap();
     assert_eq!(address(&node.add(&key("c1"), "web-1", pod.as_fd()).unwrap()).to_string(), "10.240.0.6");
+    stage.store(1, Ordering::Relaxed);
     eventually("the loss is reported", || node.log().contains("the source does not report it any more"));
     assert_eq!(node.status().pool.assigned, 1);
+    stage.store(2, Ordering::Relaxed);
     eventually("an empty report is none", || node.log().contains("the source reports no pod address any more"));
+    assert_eq!(node.status().pool.assigned, 1);
+    stage.store(3, Ordering::Relaxed);
     eventually("a new address enters the pool", || node.status().pool.total == 3);
 }
 

@@ -14,9 +14,11 @@ mod support;
 mod uninstall;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use support::write_program;
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_dotfour-ipamd");
 
@@ -33,10 +35,13 @@ fn released(name: &str) -> PathBuf {
     program
 }
 
-/// A file of the given content that can be run.
-fn put_program(path: &Path, content: &[u8]) {
-    fs::write(path, content).unwrap();
-    fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+/// Sets a flag when it is dropped, also by a panic, for threads that go on until then.
+struct SetAtEnd<'f>(&'f AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn said(output: &Output) -> String {

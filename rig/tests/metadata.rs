@@ -75,8 +75,16 @@ fn what_azure_refuses_is_refused(place: Place) {
 
 fn more_than_five_requests_a_second_are_too_many(place: Place) {
     let (_vnet, first, second) = two_nodes(place);
-    let statuses: Vec<u16> = (0..7).map(|_| get(&first, NETWORK, TRUE).0).collect();
-    assert!(statuses[..5].iter().all(|status| *status == 200) && statuses.contains(&429), "{statuses:?}");
+    // A busy machine may take more than a second for all of them.
+    for tries in (0..10).rev() {
+        let statuses: Vec<u16> = (0..7).map(|_| get(&first, NETWORK, TRUE).0).collect();
+        assert!(statuses[..5].iter().all(|status| *status == 200), "{statuses:?}");
+        if statuses.contains(&429) {
+            break;
+        }
+        assert!(tries > 0, "{statuses:?}");
+        std::thread::sleep(Duration::from_millis(1100));
+    }
     assert_eq!(get(&second, NETWORK, TRUE).0, 200);
     std::thread::sleep(Duration::from_millis(1100));
     assert_eq!(get(&first, NETWORK, TRUE).0, 200);

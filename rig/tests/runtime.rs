@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dotfour_rig::probe::{Mirror, Pinger, seen_as};
 use dotfour_rig::runtime::{CallError, Verb};
@@ -186,8 +186,18 @@ fn a_plugin_that_is_not_waited_for_can_be_killed(place: Place) {
     assert_eq!(answer.result, json!({ "ips": [] }));
     // Its pipes are closed when it has ended, and killing it then changes nothing.
     let late = start();
-    std::thread::sleep(SOON / 10);
+    let begun = Instant::now();
+    while state(late.pid().unwrap()) != 'Z' {
+        assert!(begun.elapsed() < SOON, "it does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     assert_eq!(late.kill().unwrap().result, answer.result);
+}
+
+/// A process's state (proc_pid_stat(5)): a letter behind the program's name, which is in parentheses and may hold anything.
+fn state(pid: u32) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
 }
 
 fn a_plugin_whose_caller_died_goes_on_and_cannot_answer(place: Place) {

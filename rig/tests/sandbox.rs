@@ -246,7 +246,8 @@ fn an_ordinary_user_gets_a_whole_vnet() {
     fs::create_dir(&directory).unwrap();
     fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let rig = directory.join("dotfour-rig");
-    fs::copy(RIG, &rig).unwrap();
+    // By another process: a program that this one has open to write while a parallel test starts another is "busy".
+    assert!(Command::new("install").args(["-m", "755", RIG]).arg(&rig).status().unwrap().success());
     let up = command.arg(&rig).args(["up", "--", "sh", "-c", script]).current_dir("/").output().unwrap();
     fs::remove_dir_all(&directory).unwrap();
     assert!(up.status.success(), "{}{}", text(&up.stdout), text(&up.stderr));

@@ -156,25 +156,30 @@ fn a_document_that_is_cut_off_is_shorter_than_announced(place: Place) {
 
 fn a_hanging_answer_comes_late_and_whole(place: Place) {
     let (vnet, first, second) = two_nodes(place);
-    vnet.wireserver().set_fault_for(first.address(), Fault::Hang(Duration::from_millis(400)));
+    let hang = Duration::from_secs(2);
+    vnet.wireserver().set_fault_for(first.address(), Fault::Hang(hang));
     let asked = Instant::now();
     std::thread::scope(|scope| {
         let late = scope.spawn(|| document(&first));
+        while vnet.wireserver().requests() == 0 && !late.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         // Nobody else waits meanwhile.
         document(&second);
-        assert!(asked.elapsed() < Duration::from_millis(300), "{:?}", asked.elapsed());
+        assert!(!late.is_finished());
         assert_eq!(addresses(&late.join().unwrap()).len(), 3);
     });
-    assert!(asked.elapsed() >= Duration::from_millis(400));
+    assert!(asked.elapsed() >= hang);
 }
 
 fn a_lagging_document_is_an_old_one(place: Place) {
     let (vnet, first, _second) = two_nodes(place);
     vnet.attach_lowest_free(&first, 1).unwrap();
     let attached = Instant::now();
-    vnet.wireserver().set_fault(Fault::Lag(Duration::from_millis(500)));
+    let lag = Duration::from_secs(3);
+    vnet.wireserver().set_fault(Fault::Lag(lag));
     assert_eq!(addresses(&document(&first)).len(), 3);
-    std::thread::sleep(Duration::from_millis(510).saturating_sub(attached.elapsed()));
+    std::thread::sleep(lag.saturating_sub(attached.elapsed()));
     assert_eq!(addresses(&document(&first)).len(), 4);
 }
 

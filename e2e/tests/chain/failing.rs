@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dotfour_e2e::views::Views;
+use dotfour_ipamd::client;
 use dotfour_rig::{Place, Pod, Runtime};
 use serde_json::json;
 
@@ -14,11 +15,14 @@ const POOL: usize = 16;
 const TRIES: usize = 200;
 /// Tries through the plugins that call iptables and tc, which take their time.
 const TRIES_THROUGH_ALL: usize = 10;
-/// As long as 16 addresses last at the speed of these tries, so that what fails is what never comes back.
+/// As long as 16 addresses last at the speed of these tries.
 const COOLDOWN: Duration = Duration::from_millis(20);
-/// Between two tries of a sandbox that is not deleted: its namespace takes the kernel a moment to end, with many of them
-/// at a time. A kubelet waits for seconds.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How long a try waits for a free address, so that what fails is what never comes back: the namespace of a sandbox that
+/// is not deleted takes the kernel its time to end, with many of them at a time. Less than the 30 s after which the daemon
+/// compares leases with links, or that would hide that it has missed the end.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at that.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Says no to ADD, and yes to all else.
 const FAILS_ADD: &str = r#"#!/bin/sh
@@ -72,7 +76,6 @@ pub(crate) fn adds_and_dels(place: &Place) -> Outcome {
         let deleted = Runtime::new(&stage.node, &network).del(&pod, None);
         assert!(deleted.is_err_and(|e| e.cni().is_some_and(|e| e.code == 999)), "DEL must stop at the failing plugin");
         drop(pod);
-        std::thread::sleep(PAUSE);
         if number % 10 == 0 {
             let pool = Views::take(&stage.vnet, &stage.node, [])?.daemon.pool;
             most = most.max(pool.total - pool.free);
@@ -87,6 +90,13 @@ pub(crate) fn adds_and_dels(place: &Place) -> Outcome {
 
 /// One ADD, which must fail because of the last plugin and not of the first.
 fn try_once(stage: &Stage, network: &dotfour_rig::Network, pod: &Pod) -> Outcome {
+    let begun = Instant::now();
+    while client::status(stage.daemon.socket())?.pool.free == 0 {
+        if begun.elapsed() > PATIENCE {
+            return Err(format!("no address is free after {PATIENCE:?}\n{}", stage.daemon.log_tail()).into());
+        }
+        std::thread::sleep(PAUSE);
+    }
     match Runtime::new(&stage.node, network).add(pod) {
         Err(e) if e.cni().is_some_and(|e| e.code == 999) => Ok(()),
         Err(e) => Err(e.into()),

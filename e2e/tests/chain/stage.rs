@@ -14,8 +14,9 @@ use crate::Outcome;
 
 /// The latest that Debian 12's reference plugins know.
 const CNI_VERSION: &str = "1.0.0";
-/// How long the janitor may take.
-const BURIAL: Duration = Duration::from_secs(5);
+/// How long the janitor may take. Less than the 30 s after which the daemon compares leases with links, or that would hide
+/// what the janitor forgets.
+const BURIAL: Duration = Duration::from_secs(20);
 
 /// A node with a daemon, and another one to look at it from.
 pub(crate) struct Stage {

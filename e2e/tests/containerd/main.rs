@@ -31,8 +31,8 @@ const PODS: usize = 3;
 const CNI_VERSION: &str = "1.0.0";
 /// The build directory's place for tests. containerd's logs stay there, one per test.
 const TMPDIR: &str = env!("CARGO_TARGET_TMPDIR");
-/// How long links may take to go after the pods have.
-const BURIAL: Duration = Duration::from_secs(5);
+/// How long links may take to go after the pods have, and a daemon to end.
+const BURIAL: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     program::run(|ground| {
@@ -53,7 +53,10 @@ fn pods(ground: &Ground) -> Outcome {
     let vnet =
         Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: ground.sandbox.place().within("vnet")? })?;
     let node = vnet.add_node(&NodeConfig::new("node-1", 2 * PODS))?;
-    let daemon = node.start_daemon(&program::daemon()?)?;
+    let mut config = program::daemon()?;
+    // No address may have done with its rest when they are counted.
+    config.cooldown = Duration::from_secs(600);
+    let daemon = node.start_daemon(&config)?;
     let conflist = json!({ "cniVersion": CNI_VERSION, "name": "azure", "plugins": [
         { "type": "dotfour", "socket": daemon.socket() },
         // Behind the CNI plugin of nearly every cluster. It reads our result, and returns it to the runtime.

@@ -62,7 +62,8 @@ impl Traffic {
                     tally.sent += 1;
                 }
                 collect(&mut sockets, &mut tally);
-                next += PACE;
+                // After a stall of this program not all at once, which no queue may have room for.
+                next = (next + PACE).max(Instant::now());
                 sleep(next.saturating_duration_since(Instant::now()));
             }
             let end = Instant::now() + LATE;
@@ -70,6 +71,8 @@ impl Traffic {
                 collect(&mut sockets, &mut tally);
                 sleep(PACE);
             }
+            // The answers may have come while this program did not run.
+            collect(&mut sockets, &mut tally);
             Ok(tally)
         });
         Ok(Traffic { over, thread })

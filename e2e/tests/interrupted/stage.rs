@@ -103,6 +103,19 @@ impl Stage {
         self.leases(&[(pod, Belief::InDoubt)])
     }
 
+    /// Waits until a pod that was deleted holds no address. A DEL that met a busy daemon was spooled, and succeeds before
+    /// it is applied.
+    pub(crate) fn is_deleted(&self, pod: &Pod) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        while self.leases_of(pod)? != 0 {
+            if Instant::now() > deadline {
+                return Err(self.with_log(&["its lease is still there after DEL".to_owned()]));
+            }
+            sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     /// Fails unless nothing of any pod is left, or soon will not be.
     pub(crate) fn expect_nothing(&self, pods: &[Pod]) -> Outcome {
         let deadline = Instant::now() + PATIENCE;

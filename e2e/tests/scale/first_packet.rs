@@ -16,7 +16,7 @@ use dotfour_rig::runtime::{Answer, Calls};
 use dotfour_rig::{Place, Pod};
 
 use crate::figures::{in_words, percentile};
-use crate::stage::{Host, Outcome, dual_stack_vnet, vnet};
+use crate::stage::{End, Host, Outcome, ROUNDS, dual_stack_vnet, vnet};
 
 /// Sandboxes that are there at the same time.
 const WAVE: usize = 50;
@@ -28,7 +28,7 @@ const OTHERS: usize = 4;
 const LOST: Duration = Duration::from_secs(1);
 
 /// Which family first packets are of, how many there are, each way, on an idle and on a busy node; and how long one may take
-/// there and back, at p99.
+/// there and back, at p99 of one round of [`ROUNDS`] at least.
 pub(crate) struct FirstPackets {
     pub(crate) family: Family,
     pub(crate) pods: usize,
@@ -66,15 +66,19 @@ pub(crate) fn arrive(place: &Place, first: &FirstPackets) -> Outcome {
     let mut losses = Vec::new();
     let mut send = |load: &str, callers| -> Outcome {
         for way in [Way::ToPod, Way::FromPod(peer_address)] {
-            let times = waves(&host, way, first, callers)?;
-            let arrived: Vec<Duration> = times.iter().copied().flatten().collect();
-            println!("  {way}, {load}, {} sent; back came {}", times.len(), in_words(&arrived));
-            let p99 = percentile(&arrived, 99);
-            if p99 > first.p99 {
-                losses.push(format!("at p99 {p99:?}, more than {:?}, {way} when {load}", first.p99));
+            let mut rounds = Vec::new();
+            // None may be lost in any round; noise makes some late, and not in each.
+            while rounds.len() < ROUNDS && rounds.iter().all(|p99| *p99 > first.p99) {
+                let times = waves(&host, way, first, callers)?;
+                let arrived: Vec<Duration> = times.iter().copied().flatten().collect();
+                println!("  {way}, {load}, {} sent; back came {}", times.len(), in_words(&arrived));
+                if arrived.len() != first.pods {
+                    losses.push(format!("{} of {} {way} when {load}", first.pods - arrived.len(), first.pods));
+                }
+                rounds.push(percentile(&arrived, 99));
             }
-            if arrived.len() != first.pods {
-                losses.push(format!("{} of {} {way} when {load}", first.pods - arrived.len(), first.pods));
+            if rounds.iter().all(|p99| *p99 > first.p99) {
+                losses.push(format!("at p99 {rounds:?}, more than {:?}, {way} when {load}", first.p99));
             }
         }
         Ok(())
@@ -87,8 +91,9 @@ pub(crate) fn arrive(place: &Place, first: &FirstPackets) -> Outcome {
             scope.spawn(move || others.come_and_go(host, caller))
         };
         let threads: Vec<_> = (0..OTHERS).map(come_and_go).collect();
+        let end = End(&others.over);
         let sent = send("busy", CALLERS);
-        others.over.store(true, Ordering::Relaxed);
+        drop(end);
         let ended = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a caller panicked".into())));
         ended.chain([sent]).collect::<Outcome>()
     })?;

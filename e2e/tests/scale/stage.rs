@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -122,6 +123,15 @@ impl Host {
         let links = self.links()?.len();
         drop(self.pods(1, "last")?);
         self.wait_for_links(links)
+    }
+}
+
+/// Tells other threads to end as soon as it is dropped, so that nobody waits for them for ever after a panic.
+pub(crate) struct End<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -14,7 +14,7 @@ use dotfour_rig::probe::Pinger;
 use dotfour_rig::{Daemon, Node, NodeConfig, Place, Pod, Runtime};
 
 use crate::figures::in_words;
-use crate::stage::{Outcome, all, vnet};
+use crate::stage::{End, Outcome, all, vnet};
 
 /// Pods on a full node, which is nearly what Azure lets a NIC have.
 const PODS: usize = 250;
@@ -66,6 +66,7 @@ pub(crate) fn is_cheap(place: &Place, standing: &Standing) -> Outcome {
     let (sent, lost) = thread::scope(|scope| -> Result<(usize, usize), Failure> {
         let pinging = scope.spawn(|| ping(&node, &addresses, &over));
         // Whatever happens here, the other thread must end.
+        let end = End(&over);
         let replaced = (|| -> Result<Daemon, Failure> {
             for _ in 0..standing.restarts {
                 daemon.kill();
@@ -76,7 +77,7 @@ pub(crate) fn is_cheap(place: &Place, standing: &Standing) -> Outcome {
             }
             Ok(daemon)
         })();
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         let pinged = pinging.join().map_err(|_| "the pinging thread panicked")?;
         standing.is_kept(&replaced?, "after a restart under 250 pods")?;
         pinged

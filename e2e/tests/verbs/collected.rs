@@ -15,7 +15,7 @@ use crate::stage::Stage;
 /// The daemon spares what is younger than a minute.
 const OLDER: u32 = 61;
 /// How long the janitor may take.
-const BURIAL: Duration = Duration::from_secs(5);
+const BURIAL: Duration = Duration::from_secs(30);
 
 pub(crate) fn by_age(place: &Place) -> Outcome {
     let stage = Stage::set(place, 8, &program::daemon()?)?;

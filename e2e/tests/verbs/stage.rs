@@ -14,7 +14,7 @@ use dotfour_rig::{Daemon, DaemonConfig, Network, Node, NodeConfig, Place, Pod, V
 use crate::Outcome;
 
 /// How long daemon, kernel and fabric may take to agree with the runtime.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a reply to a ping may take.
 const SOON: Duration = Duration::from_secs(2);
 

@@ -66,7 +66,8 @@ impl Pinger {
             Err(e) => return Err(e.into()),
         }
         loop {
-            let Some(left) = timeout.checked_sub(sent.elapsed()) else { return Ok(None) };
+            // Zero after a stall of this process: a reply that is there by then was not late.
+            let left = timeout.saturating_sub(sent.elapsed());
             let left = Timespec::try_from(left).map_err(io::Error::other)?;
             let mut ready = [PollFd::new(socket, PollFlags::IN)];
             match poll(&mut ready, Some(&left)) {

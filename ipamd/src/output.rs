@@ -3,9 +3,10 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
@@ -36,21 +37,23 @@ pub fn complain(program: &str, what: &dyn Display) {
 /// The log of a daemon: standard error, a line at a time. Lines for which there is no room are lost, and counted.
 #[derive(Debug, Default)]
 pub struct Log {
-    lost: AtomicU64,
+    /// How many since the last that was heard. Locked over a line's write, which does not wait as long as nobody else takes the room.
+    lost: Mutex<u64>,
 }
 
 impl Log {
     /// A log of which nothing is lost yet.
     pub const fn new() -> Self {
-        Log { lost: AtomicU64::new(0) }
+        Log { lost: Mutex::new(0) }
     }
 
     fn write_line(&self, line: &[u8], to: BorrowedFd<'_>) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         if !has_room(to) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            *lost += 1;
             return;
         }
-        match self.lost.swap(0, Ordering::Relaxed) {
+        match mem::take(&mut *lost) {
             0 => {}
             lost => write_all(format!("{lost} lines of this log were lost, for nobody read them\n").as_bytes(), to),
         }
@@ -129,6 +132,6 @@ mod tests {
         drop(reader);
         let log = Log::new();
         log.write_line(b"unheard\n", writer.as_fd());
-        assert_eq!(log.lost.into_inner(), 0);
+        assert_eq!(log.lost.into_inner().unwrap(), 0);
     }
 }
